@@ -1,0 +1,219 @@
+"""The psi and csi assets: the verdict of Great Expectations over the stored counts, as Parquet and metrics."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from monitoring_assets.assets.history import Distributions, History
+from monitoring_assets.assets.judging import judge_population, thresholds
+from monitoring_assets.assets.outcome import Outcome, skipped
+from monitoring_assets.assets.window_metrics import WindowMetrics
+from monitoring_assets.datasets import Current, content_digest, data_file, publish, read_current
+from monitoring_assets.partitions import windows_for
+from monitoring_assets.results import Input, Metric
+from monitoring_assets.stability.profile import WHOLE, ColumnProfile, SegmentKey
+from monitoring_assets.stability.psi import merge_bins
+from monitoring_assets.stability.significance import alpha
+from monitoring_assets.stability.windows import Column, WindowVerdicts, judge
+from monitoring_assets.version import DISTRIBUTION, PSI, ModelVersion
+
+CODE_VERSION = "1"
+MAX_PLOTTED = 20
+
+Drift = Literal["psi", "csi"]
+
+
+def look_back(version: ModelVersion) -> int:
+    """Partitions in the longest window."""
+    return max(windows_for(version.manifest.partitions.every))
+
+
+def monitored(version: ModelVersion, kind: Drift) -> tuple[ColumnProfile, ...]:
+    """The columns of one kind: the score for psi, the features for csi."""
+    return (version.profile.score_column,) if kind == PSI else version.profile.features
+
+
+def materialise(
+    version: ModelVersion,
+    kind: Drift,
+    partitions: Sequence[str],
+    upstream: Mapping[str, Outcome],
+    distributions: Distributions,
+) -> list[Outcome]:
+    """Judge partitions (in order) over all their windows at once; one outcome a partition.
+
+    A partition without a usable distribution gets ``insufficient_data`` with the reason.
+    """
+    bad = {
+        partition: skipped(kind, partition, kind, upstream.get(partition), DISTRIBUTION)
+        for partition in partitions
+        if distributions.current(partition) is None or not upstream.get(partition, _USABLE).usable
+    }
+    good = [partition for partition in partitions if partition not in bad]
+    judged = dict(zip(good, _judge(version, kind, good, distributions), strict=True)) if good else {}
+    return [bad.get(partition) or judged[partition] for partition in partitions]
+
+
+_USABLE = Outcome(DISTRIBUTION, "", "quality", "reused")
+
+
+def _judge(version: ModelVersion, kind: Drift, targets: Sequence[str], distributions: Distributions) -> list[Outcome]:
+    first = version.calendar.previous(targets[0], look_back(version))[0]
+    history = distributions.history(version.calendar.keys(first, targets[-1]))
+    positions = history.positions(targets)
+    columns = monitored(version, kind)
+    verdicts: dict[tuple[str, SegmentKey], WindowVerdicts] = {
+        (column, WHOLE): found for column, found in judge_population(version, kind, history, positions).items()
+    }
+    verdicts |= _segments(version, kind, columns, history, positions)
+    unusable = [
+        Metric(metric=kind, column=column.name, status="insufficient_data", note=column.unusable)
+        for column in columns
+        if column.unusable
+    ]
+    making, outcomes = WindowMetrics(version, kind, history), []
+    for number, partition in enumerate(targets):
+        metrics = [
+            metric
+            for (column, segment), found in verdicts.items()
+            for metric in making.of(column, segment, found, number, int(positions[number]))
+        ]
+        table = _table(verdicts, number)
+        inputs = _inputs(version, history, int(positions[number]), distributions)
+        current, state = _store(version, kind, partition, inputs, table)
+        outcome = Outcome(kind, partition, kind, state, (*unusable, *metrics), inputs, digest=current.digest)
+        outcomes.append(
+            replace(
+                outcome,
+                rows=int(history.rows[positions[number]]),
+                reason=_reason(outcome),
+                plots=_plots(kind, verdicts, number),
+            )
+        )
+    return outcomes
+
+
+def _segments(
+    version: ModelVersion, kind: Drift, columns: Sequence[ColumnProfile], history: History, positions: Any
+) -> dict[tuple[str, SegmentKey], WindowVerdicts]:
+    segments = [key for key in history.bins if key != WHOLE]
+    level = alpha(len(version.profile.columns) * max(len(segments), 1))
+    lengths = windows_for(version.manifest.partitions.every)
+    found = {}
+    for segment in segments:
+        for column in columns:
+            reference = column.reference_counts(segment)
+            if column.unusable or column.name == segment[0] or not reference.sum():
+                continue
+            groups = column.group_array
+            counts = merge_bins(history.bins[segment][column.name], groups)
+            series = Column(counts, merge_bins(reference, groups), column.dispersion)
+            found[column.name, segment] = judge(series, positions, lengths, thresholds(version, kind), level)
+    return found
+
+
+def _table(verdicts: Mapping[tuple[str, SegmentKey], WindowVerdicts], number: int) -> pl.DataFrame:
+    """Every window of every column and segment of one partition, as the asset's Parquet."""
+    frames = []
+    for (column, (segment, value)), found in verdicts.items():
+        numbers = {
+            "window": np.asarray(found.lengths, dtype=np.int32),
+            "rows": found.rows[number],
+            "bins": found.bins[number],
+            "psi": found.value[number],
+            "net_psi": found.net[number],
+            "p_value": found.p_value[number],
+            "net_psi_without_worst": found.net_without_worst[number],
+            "level": found.level[number],
+        }
+        frames.append(
+            pl.DataFrame(numbers, nan_to_null=True).select(
+                pl.lit(column).alias("column"), pl.lit(segment).alias("segment"), pl.lit(value).alias("value"), pl.all()
+            )
+        )
+    return pl.concat(frames) if frames else pl.DataFrame(schema={"column": pl.String})
+
+
+def _inputs(version: ModelVersion, history: History, position: int, distributions: Distributions) -> tuple[Input, ...]:
+    first = max(0, position + 1 - look_back(version))
+    used = [
+        Input(asset=DISTRIBUTION, partition=partition, digest=current.digest)
+        for partition in history.partitions[first : position + 1]
+        if (current := distributions.current(partition)) is not None
+    ]
+    return (*used, Input(asset="reference", partition=None, digest=version.reference_digest))
+
+
+def input_digest(kind: Drift, inputs: Sequence[Input]) -> str:
+    """Digest of what a partition of psi or csi is made from; thresholds are not in it, they change no number."""
+    return content_digest([kind, CODE_VERSION, *([each.asset, each.partition, each.digest] for each in inputs)])
+
+
+def expected_digest(version: ModelVersion, kind: Drift, partition: str, distributions: Distributions) -> str | None:
+    """The input digest that a partition would have now; None when it has no distribution."""
+    if distributions.current(partition) is None:
+        return None
+    window = version.calendar.previous(partition, look_back(version))
+    used = [
+        Input(asset=DISTRIBUTION, partition=each, digest=current.digest)
+        for each in window
+        if (current := distributions.current(each)) is not None
+    ]
+    reference = Input(asset="reference", partition=None, digest=version.reference_digest)
+    return input_digest(kind, (*used, reference))
+
+
+def _store(
+    version: ModelVersion, kind: Drift, partition: str, inputs: tuple[Input, ...], table: pl.DataFrame
+) -> tuple[Current, Any]:
+    digest = input_digest(kind, inputs)
+    path = version.path(kind, partition)
+    current, etag = read_current(version.store, path)
+    if current is not None and current.input_digest == digest:
+        return current, "reused"
+    with tempfile.TemporaryDirectory(prefix="scorewatch-") as folder:
+        file = Path(folder) / "part-00000.parquet"
+        table.write_parquet(file, compression="zstd", statistics=False)
+        files = (data_file(file, table.height),)
+        done = Current(asset=kind, partition=partition, input_digest=digest, inputs=inputs, files=files)
+        return publish(version.store, path, done, [file], etag), "materialised"
+
+
+def _reason(outcome: Outcome) -> str:
+    """One sentence for a person: how many columns, and the worst of them."""
+    whole = [metric for metric in outcome.metrics if metric.segment is None]
+    columns = {metric.column for metric in whole}
+    bad = [metric for metric in whole if metric.status == outcome.status]
+    if outcome.status in ("warn", "breach"):
+        worst = max(bad, key=lambda metric: metric.net_value or 0.0)
+        count = len({metric.column for metric in bad})
+        return (
+            f"{count} of {len(columns)} columns at or above {worst.threshold:g}: worst {worst.column} with net PSI "
+            f"{worst.net_value:.3g} over {worst.window} partition{'s' if worst.window != 1 else ''} ({worst.n} rows)"
+        )
+    if outcome.status == "ok":
+        return ""
+    return next((str(metric.note) for metric in bad if metric.note), "")
+
+
+def _plots(kind: Drift, verdicts: Mapping[tuple[str, SegmentKey], WindowVerdicts], number: int) -> dict[str, float]:
+    """Numbers that Dagit draws over the partitions: PSI of the partition alone, and the net PSI that decides."""
+    whole = {column: found for (column, segment), found in verdicts.items() if segment == WHOLE}
+    values = {column: float(found.value[number, 0]) for column, found in whole.items() if found.rows[number, 0] > 0}
+    nets = [float(found.net[number, found.deciding()[number]]) for found in whole.values()]
+    nets = [net for net in nets if np.isfinite(net)]
+    plots = {}
+    if values:
+        plots[f"{kind}_max" if kind != PSI else PSI] = max(values.values())
+    if nets:
+        plots[f"net_{kind}_max" if kind != PSI else "net_psi"] = max(nets)
+    if kind != PSI and len(values) <= MAX_PLOTTED:
+        plots |= {f"csi of {column}": value for column, value in values.items()}
+    return plots

@@ -1,0 +1,137 @@
+"""Telling Dagster about partitions: materialisations with metadata, and one check evaluation a partition.
+
+A run over a range of partitions cannot return check results (Dagster 1.13: a returned one has no partition, a second
+one raises), so evaluations are reported as events. The parts of Dagster that are not public are in this module only,
+and a test reads the statuses back through GraphQL.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluation,
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.events import DagsterEvent
+
+from monitoring_assets.assets.pipeline import Recorded
+from monitoring_assets.results import Metric, Result
+
+MAX_ROWS = 20
+SEVERITY = {"breach": dg.AssetCheckSeverity.ERROR, "error": dg.AssetCheckSeverity.ERROR}
+
+
+def asset_key(model: str, version: str, asset: str) -> dg.AssetKey:
+    """Key of an asset of a model version."""
+    return dg.AssetKey([model, version, asset])
+
+
+class Reporter:
+    """Reports what one run recorded, asset by asset."""
+
+    def __init__(self, context: dg.AssetExecutionContext, model: str, version: str) -> None:
+        self._context = context
+        self._model, self._version = model, version
+
+    def report(self, recorded: Sequence[Recorded]) -> None:
+        """Report a batch of one asset's partitions: materialisations first, then the evaluations that target them."""
+        for each in recorded:
+            if each.outcome.usable:
+                self._context.log_event(self._materialisation(each))
+        targets = self._targets(recorded)
+        for each in recorded:
+            self._evaluate(each, targets.get(each.outcome.partition))
+
+    def _key(self, recorded: Recorded) -> dg.AssetKey:
+        return asset_key(self._model, self._version, recorded.outcome.asset)
+
+    def _materialisation(self, recorded: Recorded) -> dg.AssetMaterialization:
+        outcome = recorded.outcome
+        metadata = {
+            "status": outcome.status,
+            "dagster/partition_row_count": outcome.rows,
+            "digest": outcome.digest,
+            **outcome.plots,
+        }
+        tags = {"dagster/data_version": outcome.digest[:32]} if outcome.digest else None
+        return dg.AssetMaterialization(self._key(recorded), partition=outcome.partition, metadata=metadata, tags=tags)
+
+    def _targets(self, recorded: Iterable[Recorded]) -> dict[str, int]:
+        usable = [each for each in recorded if each.outcome.usable]
+        if not usable:
+            return {}
+        log = self._context.instance.event_log_storage
+        partitions = {each.outcome.partition for each in usable}
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        return dict(log.get_latest_storage_id_by_partition(self._key(usable[0]), kind, partitions))
+
+    def _evaluate(self, recorded: Recorded, storage_id: int | None) -> None:
+        result, run_id = recorded.result, self._context.run.run_id
+        target = storage_id and AssetCheckEvaluationTargetMaterializationData(
+            storage_id=storage_id, run_id=run_id, timestamp=time.time()
+        )
+        evaluation = AssetCheckEvaluation(
+            asset_key=self._key(recorded),
+            check_name=result.kind,
+            passed=result.status == "ok",
+            metadata=check_metadata(result, recorded.outcome.plots),
+            severity=SEVERITY.get(result.status, dg.AssetCheckSeverity.WARN),
+            description=f"{result.status}: {result.reason}" if result.reason else result.status,
+            partition=result.partition,
+            target_materialization_data=target or None,
+        )
+        event = DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+            job_name=self._context.job_name,
+            step_key=self._context.op_execution_context.op.name,
+            event_specific_data=evaluation,
+            message=f"{result.kind} of {result.partition}: {result.status}",
+        )
+        self._context.instance.report_dagster_event(event, run_id=run_id)
+
+
+def check_metadata(result: Result, plots: dict[str, float]) -> dict[str, dg.MetadataValue]:
+    """An evaluation's metadata: numbers to plot, and the worst metrics as a table."""
+    metadata: dict[str, dg.MetadataValue] = {
+        name: dg.MetadataValue.float(float(value)) for name, value in plots.items() if not name.startswith("csi of")
+    }
+    metadata["status"] = dg.MetadataValue.text(result.status)
+    metadata["result"] = dg.MetadataValue.text(f"attempt {result.attempt}, digest {result.digest[:12]}")
+    rows = [metric for metric in result.metrics if metric.column is not None]
+    if rows:
+        metadata["worst columns"] = _table(rows)
+    segments = [metric for metric in result.metrics if metric.segment is not None]
+    if segments:
+        metadata["segments that moved"] = dg.MetadataValue.int(len({metric.segment for metric in segments}))
+    return metadata
+
+
+def _table(metrics: list[Metric]) -> dg.MetadataValue:
+    worst: dict[tuple[str | None, str | None, str], Metric] = {}
+    for metric in sorted(metrics, key=lambda each: each.net_value or each.value or 0.0, reverse=True):
+        worst.setdefault((metric.column, metric.segment, metric.metric), metric)
+    records = [
+        dg.TableRecord(
+            {
+                "column": metric.column or "",
+                "segment": metric.segment or "",
+                "metric": metric.metric,
+                "value": _shown(metric.value),
+                "net": _shown(metric.net_value),
+                "window": str(metric.window or ""),
+                "rows": str(metric.n if metric.n is not None else ""),
+                "p": _shown(metric.p_value),
+                "status": metric.status,
+                "note": (metric.note or "")[:200],
+            }
+        )
+        for metric in list(worst.values())[:MAX_ROWS]
+    ]
+    return dg.MetadataValue.table(records)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

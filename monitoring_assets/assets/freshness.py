@@ -1,0 +1,58 @@
+"""Which partitions have work left: their source, code or upstream is not what their stored data was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monitoring_assets.assets import features, source
+from monitoring_assets.assets.drift import Drift, expected_digest, look_back
+from monitoring_assets.assets.history import Distributions
+from monitoring_assets.datasets import Current
+from monitoring_assets.version import FEATURES, PSI, SCORES, ModelVersion
+
+_DRIFT: tuple[Drift, ...] = ("psi", "csi")
+
+
+class Freshness:
+    """Looks at pointers and source listings only; no rows are read."""
+
+    def __init__(self, version: ModelVersion) -> None:
+        self._version = version
+        self._distributions = Distributions(version)
+
+    def stale(self, partitions: Sequence[str]) -> list[str]:
+        """The partitions that a run of all assets would write something for, or that have no data yet."""
+        return [partition for partition in partitions if not self._fresh(partition)]
+
+    def stale_behind(self, partitions: Sequence[str]) -> list[str]:
+        """Judged partitions after the last of ``partitions`` whose windows hold data that changed since."""
+        if not partitions:
+            return []
+        calendar = self._version.calendar
+        last = max(partitions)
+        newest = calendar.latest_complete(self._version.clock())
+        later = calendar.keys(last, newest)[1 : look_back(self._version)] if newest and newest > last else []
+        judged = [partition for partition in later if self._version.current(PSI, partition) is not None]
+        return [partition for partition in judged if not self._judged(partition)]
+
+    def _fresh(self, partition: str) -> bool:
+        _, files, why_none = source.partition_files(self._version, partition)
+        rows = self._version.current(FEATURES, partition)
+        if why_none or rows is None or rows.input_digest != features.input_digest(self._version, files):
+            return False
+        scored, counted = self._version.current(SCORES, partition), self._distributions.current(partition)
+        if scored is None or counted is None:
+            return False
+        return _made_from(scored, rows) and _made_from(counted, scored) and self._judged(partition)
+
+    def _judged(self, partition: str) -> bool:
+        for kind in _DRIFT:
+            current = self._version.current(kind, partition)
+            expected = expected_digest(self._version, kind, partition, self._distributions)
+            if current is None or current.input_digest != expected:
+                return False
+        return True
+
+
+def _made_from(current: Current, upstream: Current) -> bool:
+    return any(each.asset == upstream.asset and each.digest == upstream.digest for each in current.inputs)

@@ -1,0 +1,144 @@
+"""The stored distributions of consecutive partitions, as arrays: what windows, rates and volume are judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from resources.engines.counting import Counts
+
+from monitoring_assets.datasets import Current, locations
+from monitoring_assets.stability.profile import WHOLE, ReferenceProfile, SegmentKey
+from monitoring_assets.stability.psi import IntArray
+from monitoring_assets.version import DISTRIBUTION, ModelVersion
+
+SCHEMA = pl.Schema(
+    {
+        "part": pl.String,
+        "column": pl.String,
+        "segment": pl.String,
+        "value": pl.String,
+        "index": pl.Int32,
+        "count": pl.Int64,
+        "score_sum": pl.Int64,
+    }
+)
+BINS, TAILS, CELLS = "bins", "tails", "score cells"
+
+
+def to_frame(counts: Counts) -> pl.DataFrame:
+    """The counts of one partition as rows that are not zero; ``from_frames`` is the way back."""
+    frames = []
+    for (segment, value), columns in counts.bins.items():
+        for column, vector in columns.items():
+            sums = counts.score_sums[segment, value][column]
+            frames.append(_rows(BINS, column, segment, value, vector, sums))
+            tails = counts.tails[segment, value][column]
+            frames.append(_rows(TAILS, column, segment, value, tails, np.zeros_like(tails)))
+    frames.append(_rows(CELLS, "", "", "", counts.score_cells, np.zeros_like(counts.score_cells)))
+    return pl.concat(frames)
+
+
+def _rows(part: str, column: str, segment: str, value: str, counts: IntArray, sums: IntArray) -> pl.DataFrame:
+    index = np.flatnonzero((counts != 0) | (sums != 0))
+    names = {"part": part, "column": column, "segment": segment, "value": value}
+    numbers = {"index": index.astype(np.int32), "count": counts[index], "score_sum": sums[index]}
+    return (
+        pl.DataFrame(numbers)
+        .with_columns(**{name: pl.lit(text) for name, text in names.items()})
+        .select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+    )
+
+
+@dataclass(frozen=True)
+class History:
+    """Distributions of P consecutive partitions; counts are zero where ``present`` is False.
+
+    ``bins`` and ``tails`` map (segment, value) to column to counts [P, B] and [P, 4].
+    """
+
+    partitions: tuple[str, ...]
+    present: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    rows: IntArray
+    bins: dict[SegmentKey, dict[str, IntArray]]
+    tails: dict[SegmentKey, dict[str, IntArray]]
+
+    def positions(self, partitions: Sequence[str]) -> IntArray:
+        """Positions of some of the partitions [T]."""
+        index = {partition: position for position, partition in enumerate(self.partitions)}
+        return np.asarray([index[partition] for partition in partitions], dtype=np.int64)
+
+
+class Distributions:
+    """Reads the stored distributions of a version, each of them once in a run."""
+
+    def __init__(self, version: ModelVersion) -> None:
+        self._version = version
+        self._current: dict[str, Current | None] = {}
+        self._frames: dict[str, pl.DataFrame] = {}
+
+    def current(self, partition: str) -> Current | None:
+        """The distribution's pointer; None when the partition has none."""
+        if partition not in self._current:
+            self._current[partition] = self._version.current(DISTRIBUTION, partition)
+        return self._current[partition]
+
+    def remember(self, partition: str, current: Current, frame: pl.DataFrame | None = None) -> None:
+        """Take in a distribution that this run has just made, or found."""
+        self._current[partition] = current
+        if frame is not None:
+            self._frames[partition] = frame
+
+    def history(self, partitions: Sequence[str]) -> History:
+        """The distributions of consecutive partitions, with zeros for those that are missing."""
+        found = [(position, partition) for position, partition in enumerate(partitions) if self.current(partition)]
+        frames = [
+            self._frame(partition).with_columns(position=pl.lit(position, pl.Int32)) for position, partition in found
+        ]
+        everything = pl.concat(frames) if frames else SCHEMA.to_frame().with_columns(position=pl.lit(0, pl.Int32))
+        present = np.zeros(len(partitions), dtype=bool)
+        rows = np.zeros(len(partitions), dtype=np.int64)
+        for position, partition in found:
+            present[position] = True
+            rows[position] = self._rows(partition)
+        bins, tails = _arrays(self._version.profile, everything, len(partitions))
+        return History(tuple(partitions), present, rows, bins, tails)
+
+    def rows(self, partitions: Sequence[str]) -> tuple[IntArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+        """Row numbers of partitions from their pointers alone, and which partitions exist."""
+        present = [self.current(partition) is not None for partition in partitions]
+        rows = [self._rows(partition) if there else 0 for partition, there in zip(partitions, present, strict=True)]
+        return np.asarray(rows, dtype=np.int64), np.asarray(present, dtype=np.bool_)
+
+    def _rows(self, partition: str) -> int:
+        current = self.current(partition)
+        return int(current.measured["rows"]) if current else 0
+
+    def _frame(self, partition: str) -> pl.DataFrame:
+        if partition not in self._frames:
+            current = self.current(partition)
+            assert current is not None  # noqa: S101 - callers ask for present partitions only
+            store = self._version.store
+            [location] = locations(store, self._version.path(DISTRIBUTION, partition), current)
+            self._frames[partition] = pl.read_parquet(
+                location, glob=False, storage_options=store.storage_options() or None
+            )
+        return self._frames[partition]
+
+
+def _arrays(
+    profile: ReferenceProfile, frame: pl.DataFrame, partitions: int
+) -> tuple[dict[SegmentKey, dict[str, IntArray]], dict[SegmentKey, dict[str, IntArray]]]:
+    sizes = {column.name: len(column.groups) for column in profile.columns}
+    keys = [WHOLE, *(key for key in profile.score_column.counts if key != WHOLE)]
+    bins = {key: {name: np.zeros((partitions, size), dtype=np.int64) for name, size in sizes.items()} for key in keys}
+    tails = {key: {name: np.zeros((partitions, 4), dtype=np.int64) for name in sizes} for key in keys}
+    for part, arrays in ((BINS, bins), (TAILS, tails)):
+        rows = frame.filter(pl.col("part") == part)
+        for (column, segment, value), group in rows.group_by("column", "segment", "value"):
+            target = arrays.get((str(segment), str(value)), {}).get(str(column))
+            if target is not None:
+                target[group["position"].to_numpy(), group["index"].to_numpy()] = group["count"].to_numpy()
+    return bins, tails

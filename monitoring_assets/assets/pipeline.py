@@ -1,0 +1,121 @@
+"""The way of the data through a version's assets, and the results that it leaves. No Dagster here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from monitoring_assets.assets import distribution, features, scores
+from monitoring_assets.assets.history import Distributions
+from monitoring_assets.assets.outcome import Outcome, skipped
+from monitoring_assets.results import Result, Trigger, is_live, write_result
+from monitoring_assets.version import CSI, DISTRIBUTION, FEATURES, PSI, SCORES, ModelVersion
+
+ORDER = (FEATURES, SCORES, DISTRIBUTION, PSI, CSI)
+UPSTREAM = {SCORES: FEATURES, DISTRIBUTION: SCORES, PSI: DISTRIBUTION, CSI: DISTRIBUTION}
+GRACE = timedelta(hours=24)
+GRACE_HOURLY = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An outcome and the result that was written of it."""
+
+    outcome: Outcome
+    result: Result
+
+
+def run(
+    version: ModelVersion, assets: Collection[str], partitions: Sequence[str], *, trigger: Trigger, force: bool = False
+) -> Iterator[list[Recorded]]:
+    """Materialise ``assets`` for ``partitions`` (oldest first), asset after asset; yields as results are written.
+
+    A partition that is missing or blocked gets its results and does not stop the others. A blocked partition leaves
+    ``insufficient_data`` for psi and csi even when these were not asked for: nobody else would.
+    """
+    distributions = Distributions(version)
+    done: dict[str, dict[str, Outcome]] = {asset: {} for asset in ORDER}
+    for asset in ORDER:
+        if asset in assets:
+            for outcomes in _materialise(version, asset, partitions, done, distributions, trigger=trigger, force=force):
+                done[asset] |= {outcome.partition: outcome for outcome in outcomes}
+                yield [record(version, outcome, trigger) for outcome in outcomes]
+    for partition, outcome in _blocked(done).items():
+        unasked = [kind for kind in (PSI, CSI) if kind not in assets]
+        yield [
+            record(version, skipped(kind, partition, kind, outcome, outcome.asset), trigger)  # type: ignore[arg-type]
+            for kind in unasked
+        ]
+
+
+def _materialise(
+    version: ModelVersion,
+    asset: str,
+    partitions: Sequence[str],
+    done: dict[str, dict[str, Outcome]],
+    distributions: Distributions,
+    *,
+    trigger: Trigger,
+    force: bool,
+) -> Iterator[list[Outcome]]:
+    upstream = done[UPSTREAM[asset]] if asset in UPSTREAM else {}
+    if asset == FEATURES:
+        for partition in partitions:
+            yield [features.materialise(version, partition, trigger=trigger, force=force)]
+    elif asset == SCORES:
+        prepared = scores.prepare(version)
+        for partition in partitions:
+            yield [scores.materialise(version, partition, upstream.get(partition), prepared, force=force)]
+    elif asset == DISTRIBUTION:
+        from monitoring_assets.assets import quality  # noqa: PLC0415
+
+        counted = [
+            distribution.materialise(version, partition, upstream.get(partition), distributions, force=force)
+            for partition in partitions
+        ]
+        yield quality.judge(version, counted, distributions)
+    else:
+        from monitoring_assets.assets import drift  # noqa: PLC0415
+
+        yield drift.materialise(version, "psi" if asset == PSI else "csi", partitions, upstream, distributions)
+
+
+def _blocked(done: dict[str, dict[str, Outcome]]) -> dict[str, Outcome]:
+    found: dict[str, Outcome] = {}
+    for asset in ORDER:
+        for partition, outcome in done[asset].items():
+            if outcome.state == "blocked":
+                found.setdefault(partition, outcome)
+    return found
+
+
+def record(version: ModelVersion, outcome: Outcome, trigger: Trigger) -> Recorded:
+    """Write the result of an outcome."""
+    now = version.clock()
+    result = Result(
+        model=version.manifest.model,
+        version=version.manifest.version,
+        partition=outcome.partition,
+        kind=outcome.kind,
+        asset=outcome.asset,
+        status=outcome.status,
+        reason=outcome.reason,
+        recorded_at=now,
+        trigger=trigger,
+        live=trigger == "arrival" and _live(version, outcome.partition, now),
+        inputs=outcome.inputs,
+        metrics=outcome.metrics,
+    )
+    return Recorded(outcome, write_result(version.store, result, version.calendar.encode(outcome.partition)))
+
+
+def _live(version: ModelVersion, partition: str, now: datetime) -> bool:
+    calendar = version.calendar
+    _, end = calendar.window(partition)
+    rows = version.current(FEATURES, partition)
+    due = max(end, datetime.fromisoformat(rows.measured["arrived_at"])) if rows is not None else end
+    newest = calendar.latest_complete(now)
+    since = max(0, len(calendar.keys(partition, newest)) - 1) if newest is not None else 0
+    grace = GRACE_HOURLY if calendar.every == "hour" else GRACE
+    return is_live("arrival", recorded_at=now, due=due, grace=grace, partitions_since=since)

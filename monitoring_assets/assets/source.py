@@ -1,0 +1,88 @@
+"""Reading a partition's source: which files, whether their columns are what the reference had, and the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import polars as pl
+
+from monitoring_assets.stability.profile import ColumnProfile
+from monitoring_assets.version import ModelVersion
+from resources.lake import SourceFile, check_allowed, list_files, marker_present, storage_options
+
+Physical = Literal["number", "integer", "boolean", "text", "null", "other"]
+BATCH_CELLS = 50_000_000
+NUMBERS: tuple[Physical, ...] = ("number", "integer", "null")
+
+
+def partition_files(version: ModelVersion, partition: str) -> tuple[str, list[SourceFile], str]:
+    """The source URI of a partition, its files, and why there are none (an empty string when there are).
+
+    Raises BadInput when the manifest's source lies outside the allowed prefixes.
+    """
+    source, endpoint = version.manifest.source, version.settings.s3_endpoint
+    uri = source.uri_for(version.calendar.start_local(partition))
+    check_allowed(uri, version.settings.allowed_sources)
+    if source.ready and not marker_present(uri, source.ready, s3_endpoint=endpoint):
+        return uri, [], f"the marker {source.ready} is not there yet beside {uri}"
+    files = list_files(uri, s3_endpoint=endpoint)
+    return uri, files, "" if files else f"no file matches {uri}"
+
+
+def physical(dtype: pl.DataType) -> Physical:
+    """The type a Parquet column is stored as, as far as a model can tell types apart."""
+    if dtype.is_integer():
+        return "integer"
+    if dtype.is_float() or dtype.is_decimal():
+        return "number"
+    if dtype == pl.Boolean:
+        return "boolean"
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return "text"
+    return "null" if dtype == pl.Null else "other"
+
+
+def column_problem(column: ColumnProfile, dtype: pl.DataType) -> str:
+    """Why a source column of ``dtype`` is not what the reference had; empty when it is."""
+    found = physical(dtype)
+    if found in ("null", column.physical):
+        return ""
+    if column.numeric and {found, column.physical} <= {"integer", "number"}:
+        return ""
+    return f"{column.name!r} is stored as {found} ({dtype}), in the reference it was {column.physical}"
+
+
+def column_expression(name: str, *, numeric: bool) -> pl.Expr:
+    """A feature as the stages see it: numbers as float64, categories as strings."""
+    return pl.col(name).cast(pl.Float64 if numeric else pl.String)
+
+
+def read_schema(file: SourceFile, endpoint: str | None) -> pl.Schema:
+    """The file's columns; raises a Polars error when it cannot be read."""
+    return scan([file], endpoint).collect_schema()
+
+
+def scan(files: Sequence[SourceFile], endpoint: str | None) -> pl.LazyFrame:
+    """A lazy scan of source files."""
+    options = storage_options(files[0].uri, s3_endpoint=endpoint)
+    return pl.scan_parquet([file.uri for file in files], glob=False, storage_options=options or None)
+
+
+def batches(
+    files: Sequence[SourceFile], expressions: Sequence[pl.Expr], columns: int, endpoint: str | None
+) -> Iterator[pl.DataFrame]:
+    """The files' rows in order, in frames of bounded size that do not depend on how the rows are spread over files."""
+    rows = max(10_000, BATCH_CELLS // max(columns, 1))
+    rest: list[pl.DataFrame] = []
+    held = 0
+    for file in files:
+        for batch in scan([file], endpoint).select(expressions).collect_batches(chunk_size=rows, maintain_order=True):
+            rest.append(batch)
+            held += batch.height
+            while held >= rows:
+                joined = pl.concat(rest)
+                yield joined.head(rows)
+                rest, held = [joined.slice(rows)], held - rows
+    if held:
+        yield pl.concat(rest).rechunk()

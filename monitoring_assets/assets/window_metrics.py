@@ -1,0 +1,103 @@
+"""From window verdicts to the metrics of a result: few enough to read, enough to replay another policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitoring_assets.assets.history import History
+from monitoring_assets.assets.judging import thresholds
+from monitoring_assets.results import Metric, Status
+from monitoring_assets.stability.profile import WHOLE, SegmentKey
+from monitoring_assets.stability.significance import alpha, smallest_detectable_psi
+from monitoring_assets.stability.windows import BREACH, MIN_ROWS_PER_BIN, NOT_ELIGIBLE, OK, WARN, WindowVerdicts
+from monitoring_assets.version import ModelVersion
+
+RECORDED_NET = 0.02
+"""Windows with a smaller net PSI are not in results: no threshold may be lower, so no policy can breach in them."""
+
+STATUS: dict[int, Status] = {NOT_ELIGIBLE: "insufficient_data", OK: "ok", WARN: "warn", BREACH: "breach"}
+
+
+@dataclass(frozen=True)
+class WindowMetrics:
+    """Makes the metrics of one kind (psi or csi) from verdicts over ``history``."""
+
+    version: ModelVersion
+    kind: str
+    history: History
+
+    def of(
+        self, column: str, segment: SegmentKey, verdicts: WindowVerdicts, number: int, position: int
+    ) -> list[Metric]:
+        """Metrics of one column at target ``number``, which is partition ``position`` of the history.
+
+        The deciding window comes first, then the shortest eligible one (which clears) and every larger shift; of
+        segments only those that moved.
+        """
+        levels = verdicts.level[number]
+        deciding = int(verdicts.deciding()[number])
+        if segment != WHOLE and levels[deciding] <= OK:
+            return []
+        if levels[deciding] == NOT_ELIGIBLE:
+            return [self._insufficient(column, verdicts, number)]
+        eligible = levels != NOT_ELIGIBLE
+        large = np.flatnonzero(eligible & (verdicts.net[number] >= RECORDED_NET)).tolist()
+        others = sorted({int(np.flatnonzero(eligible)[0]), *large} - {deciding})
+        return [self._metric(column, segment, verdicts, number, window, position) for window in (deciding, *others)]
+
+    def _metric(
+        self, column: str, segment: SegmentKey, verdicts: WindowVerdicts, number: int, window: int, position: int
+    ) -> Metric:
+        level, length = int(verdicts.level[number, window]), verdicts.lengths[window]
+        limits = thresholds(self.version, self.kind)
+        return Metric(
+            metric=self.kind,
+            column=column,
+            segment=None if segment == WHOLE else f"{segment[0]}={segment[1]}",
+            window=length,
+            partitions=self._carried(position, length) if level in (WARN, BREACH) else (),
+            value=float(verdicts.value[number, window]),
+            net_value=float(verdicts.net[number, window]),
+            n=int(verdicts.rows[number, window]),
+            p_value=float(verdicts.p_value[number, window]),
+            threshold=limits.critical if level == BREACH else limits.warn,
+            status=STATUS[level],
+            note=self._note(verdicts, number, window),
+        )
+
+    def _carried(self, position: int, length: int) -> tuple[str, ...]:
+        window = slice(max(0, position + 1 - length), position + 1)
+        there = zip(self.history.partitions[window], self.history.present[window], strict=True)
+        return tuple(partition for partition, present in there if present)
+
+    def _note(self, verdicts: WindowVerdicts, number: int, window: int) -> str | None:
+        without_worst = float(verdicts.net_without_worst[number, window])
+        if verdicts.level[number, window] == OK and np.isnan(without_worst):
+            return f"a PSI of {self._detectable(verdicts, number, window):.3g} would have been seen"
+        return None if np.isnan(without_worst) else f"net PSI without the worst partition {without_worst:.4f}"
+
+    def _insufficient(self, column: str, verdicts: WindowVerdicts, number: int) -> Metric:
+        rows, bins = int(verdicts.rows[number, -1]), int(verdicts.bins[number, -1])
+        note = f"{rows} rows over the longest window; {MIN_ROWS_PER_BIN * bins} are needed for {bins} bins"
+        if rows:
+            seen = self._detectable(verdicts, number, len(verdicts.lengths) - 1)
+            note += f"; a PSI below {seen:.3g} would not have been seen"
+        return Metric(
+            metric=self.kind,
+            column=column,
+            window=verdicts.lengths[-1],
+            value=float(verdicts.value[number, -1]) if rows else None,
+            n=rows,
+            threshold=thresholds(self.version, self.kind).warn,
+            status="insufficient_data",
+            note=note,
+        )
+
+    def _detectable(self, verdicts: WindowVerdicts, number: int, window: int) -> float:
+        """The smallest PSI that 80 % of such samples would have shown."""
+        bins, rows = int(verdicts.bins[number, window]), int(verdicts.rows[number, window])
+        level, profile = alpha(len(self.version.profile.columns)), self.version.profile
+        warn = thresholds(self.version, self.kind).warn
+        return float(smallest_detectable_psi(bins, rows, profile.rows, warn, level))

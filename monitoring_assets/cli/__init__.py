@@ -1,0 +1,72 @@
+"""The `scorewatch` command: a module a verb, imported when the verb is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from resources.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_UNEXPECTED, ScorewatchError
+from resources.settings import Settings
+
+VERBS = {
+    "validate": "Check a model folder before it is registered.",
+    "register": "Deploy a model version: upload artefact and reference, the manifest last.",
+    "update": "Change what may change of a registered version.",
+    "run": "Materialise one partition of one version (what a pod runs).",
+    "backfill": "Materialise a range of partitions as one run.",
+    "docs": "Build Great Expectations' Data Docs of a partition.",
+    "demo": "Try it all on public car-loan data.",
+    "up": "Start Dagster's webserver and daemon on this machine.",
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"monitoring_assets.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done · 1 a bug · 2 bad input · 3 a blocking quality check failed · 75 infrastructure "
+    "trouble, try again · 130 interrupted. Settings come from SCOREWATCH_* variables; without any, everything lives in "
+    "./.scorewatch.",
+)
+@click.version_option(package_name="scorewatch")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Scorewatch monitors credit-scoring models: drift, quality and performance of every partition of their data."""
+    ctx.obj = Settings.from_environment(os.environ, Path.cwd())
+
+
+def main() -> None:
+    """Entry point: runs a verb and ends the process with the exit code of what went wrong."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_BAD_INPUT
+    except ScorewatchError as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.secho("interrupted", err=True)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = EXIT_UNEXPECTED
+    sys.exit(code if isinstance(code, int) else 0)

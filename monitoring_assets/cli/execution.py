@@ -1,0 +1,92 @@
+"""Running a version's assets in this process, as a real run of the shared Dagster instance."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from monitoring_assets.onboarding import onboard, pinned
+from monitoring_assets.results import Trigger
+from monitoring_assets.version import ModelVersion
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from monitoring_assets.assets.pipeline import Recorded
+
+
+def open_version(settings: Settings, model: str, version: str, digest: str | None) -> ModelVersion:
+    """The version by its pinned manifest, or onboarded from the registry."""
+    from resources.errors import BadInput
+
+    if digest is None:
+        return onboard(settings, model, version)
+    found = pinned(settings, digest)
+    if (found.manifest.model, found.manifest.version) != (model, version):
+        raise BadInput(f"The manifest {digest} is of {found.name}, not of {model} {version}.")
+    return found
+
+
+def execute(
+    version: ModelVersion,
+    instance: DagsterInstance,
+    assets: Collection[str],
+    partitions: Sequence[str],
+    *,
+    trigger: Trigger,
+    force: bool,
+    on_recorded: Callable[[list[Recorded]], None],
+    verbose: bool = False,
+) -> list[Recorded]:
+    """Materialise ``assets`` for ``partitions`` in one Dagster run; what was recorded.
+
+    A failed blocking check is in the records, not an exception; infrastructure trouble is raised.
+    """
+    import dagster as dg
+
+    from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, asset_key, group
+    from monitoring_assets.instance import report_reference
+
+    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+    manifest = version.manifest
+    report_reference(instance, version)
+    work = Work(
+        version.settings,
+        version.clock,
+        version=version,
+        trigger=trigger,
+        force=force,
+        partitions=tuple(partitions),
+        on_recorded=on_recorded,
+    )
+    keys = [asset_key(manifest.model, manifest.version, asset) for asset in assets]
+    one = {"partition_key": partitions[0]} if len(partitions) == 1 else {}
+    tags = {
+        TRIGGER_TAG: trigger,
+        "scorewatch/model": manifest.model,
+        "scorewatch/version": manifest.version,
+        "scorewatch/partitions": f"{partitions[0]}…{partitions[-1]}"[:60],
+    }
+    try:
+        dg.materialize(
+            group(manifest, version.manifest_digest),
+            # Evaluations are reported by the assets themselves; planned ones would stay planned.
+            selection=dg.AssetSelection.assets(*keys).without_checks(),
+            instance=instance,
+            resources={RESOURCE: work},
+            tags=tags,
+            run_config=_quiet(verbose),
+            **one,
+        )
+    except dg.Failure:
+        if not any(each.outcome.state == "blocked" for each in work.recorded):
+            raise
+    return work.recorded
+
+
+def _quiet(verbose: bool) -> dict[str, Any]:
+    level = logging.DEBUG if verbose else logging.CRITICAL
+    return {"loggers": {"console": {"config": {"log_level": logging.getLevelName(level)}}}}

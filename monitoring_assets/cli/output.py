@@ -1,0 +1,36 @@
+"""How verbs print: JSON for machines, tables and progress for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+STYLES = {"ok": "green", "warn": "yellow", "breach": "red", "insufficient_data": "dim", "error": "red"}
+
+
+def echo_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=None, sort_keys=True, default=str))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output; cells are plain text, never markup (names come from other people's data)."""
+    from rich.text import Text  # noqa: PLC0415
+
+    built = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        built.add_column(column, overflow="fold")
+    for row in rows:
+        built.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    Console().print(built)
+
+
+def error_console() -> Console:
+    """Where progress goes, so that standard output stays clean."""
+    return Console(file=sys.stderr)

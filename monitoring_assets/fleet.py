@@ -1,0 +1,43 @@
+"""The fleet: every version that the registry holds, and those that cannot be read, with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monitoring_assets import layout
+from monitoring_assets.manifest import Manifest
+from monitoring_assets.manifest_yaml import parse_manifest
+from monitoring_assets.onboarding import check_sources, deployed_files
+from resources.errors import BadInput
+from resources.settings import Settings
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Active versions in the order of their names; quarantined manifests by their place, with every problem."""
+
+    versions: tuple[Manifest, ...]
+    quarantined: dict[str, str]
+
+
+def snapshot(settings: Settings) -> Snapshot:
+    """Read the registry. One bad manifest hides no other; a folder without a manifest is not deployed yet."""
+    registry = settings.open_registry()
+    versions, quarantined = [], {}
+    for model in registry.list_folders(""):
+        for version in registry.list_folders(model):
+            files = deployed_files(registry, model, version)
+            blob, where = files.get(layout.MANIFEST_FILE), files.where(layout.MANIFEST_FILE)
+            if blob is None:
+                continue
+            try:
+                manifest = parse_manifest(blob.data, where=where)
+                check_sources(manifest, settings)
+                if (manifest.model, manifest.version) != (model, version):
+                    raise BadInput(f"it says {manifest.model} {manifest.version}; a manifest lies in its own folder")
+            except BadInput as error:
+                quarantined[where] = str(error)
+                continue
+            if manifest.status == "active":
+                versions.append(manifest)
+    return Snapshot(tuple(versions), quarantined)

@@ -1,0 +1,75 @@
+"""The Dagster instance on this machine: where it lives, and a configuration that phones nobody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from monitoring_assets.version import ModelVersion
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+DAGSTER_YAML = """\
+# Written by scorewatch when there was none; it is yours to change.
+telemetry:
+  enabled: false
+run_monitoring:
+  enabled: false
+"""
+
+
+def prepare_instance(settings: Settings) -> None:
+    """Create the instance's folder and configuration if there are none, and its storage, before anybody else does.
+
+    Several processes that start on an empty instance at once corrupt its storage (Dagster 1.13).
+    """
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    try:
+        with (settings.dagster_home / "dagster.yaml").open("x") as file:
+            file.write(DAGSTER_YAML)
+    except FileExistsError:
+        pass
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+
+
+@contextmanager
+def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
+    """The instance that every process of this deployment shares."""
+    from dagster import DagsterInstance  # noqa: PLC0415
+
+    prepare_instance(settings)
+    with DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        yield instance
+
+
+def report_reference(instance: DagsterInstance, version: ModelVersion) -> None:
+    """Record the frozen reference as materialised, once for each digest, so that lineage starts from something."""
+    import dagster as dg  # noqa: PLC0415
+
+    from monitoring_assets.assets.factory import asset_key, reference_metadata  # noqa: PLC0415
+
+    key = asset_key(version.manifest.model, version.manifest.version, "reference")
+    latest = instance.get_latest_materialization_event(key)
+    known = latest.asset_materialization.tags if latest and latest.asset_materialization else {}
+    data_version = version.reference_digest[:32]
+    if (known or {}).get("dagster/data_version") != data_version:
+        metadata = reference_metadata(version)
+        tags = {"dagster/data_version": data_version}
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata, tags=tags))
+
+
+def unrecorded(instance: DagsterInstance, version: ModelVersion, partitions: Sequence[str]) -> set[str]:
+    """Partitions whose data is in the store, but not all of whose materialisations Dagster knows (a run was killed)."""
+    from monitoring_assets.assets.factory import asset_key  # noqa: PLC0415
+    from monitoring_assets.assets.pipeline import ORDER  # noqa: PLC0415
+
+    wanted, found = set(partitions), set[str]()
+    for asset in ORDER:
+        key = asset_key(version.manifest.model, version.manifest.version, asset)
+        known = instance.get_materialized_partitions(key)
+        found |= {each for each in wanted - known if version.current(asset, each) is not None}
+    return found

@@ -1,0 +1,133 @@
+"""Check results: immutable objects that say, for one partition and one kind of check, what was found and from what.
+
+Results are the only thing that alerts are made from. A re-run with the same findings writes nothing, unless it is
+the first live attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from monitoring_assets import layout
+from resources.object_store import ObjectStore
+
+Kind = Literal["psi", "csi", "quality", "performance", "pipeline"]
+Status = Literal["ok", "warn", "breach", "insufficient_data", "stale", "quarantined", "error"]
+Trigger = Literal["arrival", "backfill", "catch-up", "onboarding"]
+
+SEVERITY: tuple[Status, ...] = ("ok", "insufficient_data", "stale", "warn", "breach", "quarantined", "error")
+"""From harmless to grave: the status of several metrics is the gravest one."""
+
+LIVE_PARTITIONS = 3
+OUTSIDE_DIGEST = {"attempt", "recorded_at", "trigger", "live"}
+
+
+class Input(BaseModel):
+    """What a result was computed from, so that it can be recomputed years later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asset: str
+    partition: str | None = None
+    digest: str
+
+
+class Metric(BaseModel):
+    """One number of a result. ``window`` is a length in partitions, ``partitions`` the keys that carried it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    metric: str
+    column: str | None = None
+    segment: str | None = None
+    window: int | None = None
+    partitions: tuple[str, ...] = ()
+    value: float | None = None
+    net_value: float | None = None
+    n: int | None = None
+    p_value: float | None = None
+    threshold: float | None = None
+    status: Status = "ok"
+    note: str | None = None
+
+
+class Result(BaseModel):
+    """The result of one kind of check of one asset on one partition (DESIGN: never nan)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    version: str
+    partition: str
+    kind: Kind
+    asset: str
+    status: Status
+    reason: str = ""
+    attempt: int = 0
+    recorded_at: datetime
+    trigger: Trigger
+    live: bool
+    inputs: tuple[Input, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything but when, by what and how often it was computed: equal findings are equal."""
+        content = self.model_dump(mode="json", exclude=OUTSIDE_DIGEST)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """The bytes that are stored; absent values are left out."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+def gravest(statuses: Iterable[Status]) -> Status:
+    """The gravest of several statuses; ``ok`` for none."""
+    return max(statuses, key=SEVERITY.index, default="ok")
+
+
+def is_live(trigger: Trigger, *, recorded_at: datetime, due: datetime, grace: timedelta, partitions_since: int) -> bool:
+    """Whether a result may page: an arrival, recorded within the grace period of when it was due, and not old.
+
+    ``due`` is the later of the data's arrival and the partition's end; ``partitions_since`` counts the partitions
+    that have ended after this one.
+    """
+    return trigger == "arrival" and recorded_at <= due + grace and partitions_since <= LIVE_PARTITIONS
+
+
+def write_result(store: ObjectStore, result: Result, partition_path: str) -> Result:
+    """Store a result as the next attempt, and its pending marker; ``partition_path`` is the encoded partition key.
+
+    When the newest attempt of the same asset has the same findings, and this one is not the first live one, nothing
+    is written and that attempt is returned. The marker is written first: a publisher that finds a marker without a
+    result waits, one that never learns of a result would lose it.
+    """
+    folder = layout.results(result.model, result.version, partition_path, result.kind)
+    keys = [info.key for info in store.list(folder)]
+    newest = _newest_of_asset(store, keys, result.asset)
+    if newest is not None and newest.digest == result.digest and (newest.live or not result.live):
+        return newest
+    number = len(keys) + 1
+    while True:
+        attempt = result.model_copy(update={"attempt": number})
+        where = (result.model, result.version, partition_path, result.kind, number)
+        store.put(layout.pending(*where), b"")
+        if store.put_if_absent(layout.result(*where), attempt.to_json()):
+            return attempt
+        number += 1
+
+
+def _newest_of_asset(store: ObjectStore, keys: list[str], asset: str) -> Result | None:
+    for key in reversed(keys):
+        blob = store.get(key)
+        if blob is not None:
+            stored = Result.model_validate_json(blob.data)
+            if stored.asset == asset:
+                return stored
+    return None

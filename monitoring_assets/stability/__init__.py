@@ -1,0 +1,1 @@
+"""Stability of a population: frozen bins, PSI and CSI, evidence, windows and the verdict. Pure numpy and scipy."""

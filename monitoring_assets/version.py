@@ -1,0 +1,61 @@
+"""One onboarded model version, with everything its stages work with passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from monitoring_assets.datasets import Current, DatasetPath, read_current
+from monitoring_assets.manifest import Manifest, identity_digest
+from monitoring_assets.partitions import PartitionCalendar
+from monitoring_assets.stability.profile import ReferenceProfile
+from resources.object_store import ObjectStore
+from resources.registry import VersionFiles
+from resources.settings import Settings
+
+Clock = Callable[[], datetime]
+FEATURES, SCORES, DISTRIBUTION, PSI, CSI = "features", "scores", "distribution", "psi", "csi"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A manifest by its digest, its frozen reference, its files in the registry, and where its data is."""
+
+    manifest: Manifest
+    manifest_digest: str
+    profile: ReferenceProfile
+    store: ObjectStore
+    files: VersionFiles
+    settings: Settings
+    clock: Clock
+
+    @property
+    def name(self) -> str:
+        """Model and version, as messages name them."""
+        return f"{self.manifest.model} {self.manifest.version}"
+
+    @cached_property
+    def calendar(self) -> PartitionCalendar:
+        """The version's partitions."""
+        return self.manifest.partitions.calendar
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of the part of the manifest that never changes; input digests build on it."""
+        return identity_digest(self.manifest)
+
+    @cached_property
+    def reference_digest(self) -> str:
+        """Digest of the frozen reference profile."""
+        return self.profile.digest
+
+    def path(self, asset: str, partition: str) -> DatasetPath:
+        """Where one partition of one of the version's assets lies."""
+        encoded = self.calendar.encode(partition)
+        return DatasetPath(asset, self.manifest.model, self.manifest.version, partition, encoded)
+
+    def current(self, asset: str, partition: str) -> Current | None:
+        """The pointer of one partition of one asset; None when it was never materialised."""
+        return read_current(self.store, self.path(asset, partition))[0]

@@ -1,0 +1,114 @@
+"""What the environment says: where things are. Read once, at the start of a process, and passed on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from resources.errors import BadInput
+from resources.object_store import ObjectStore, open_store, parse_uri
+
+_PREFIX = "SCOREWATCH_"
+_OWN_NAMES = ("HOME", "STORE", "REGISTRY", "ALLOWED_SOURCES", "S3_ENDPOINT", "ENV")
+# Read elsewhere: by the schedulers, by the models' code location, and by the models' own containers.
+_OTHER_NAMES = ("ORCHESTRATOR", "ONLY", "FEATURES_URI", "SCORES_URI")
+KNOWN_NAMES = tuple(_PREFIX + name for name in _OWN_NAMES + _OTHER_NAMES)
+
+
+class Settings(BaseModel):
+    """The settings of one process. Paths are absolute, URIs have no slash at their end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    store_uri: str
+    registry_uri: str
+    allowed_sources: tuple[str, ...]
+    s3_endpoint: str | None
+    env: str
+    dagster_home: Path
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], cwd: Path) -> Settings:
+        """Settings from SCOREWATCH_* (and DAGSTER_HOME, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL).
+
+        Relative paths start at `cwd`. An empty variable counts as unset, except SCOREWATCH_ALLOWED_SOURCES: nobody
+        means "everything" by it.
+        Raises BadInput that names the variable.
+        """
+        _refuse_unknown(environ)
+        home = _absolute(cwd, environ.get("SCOREWATCH_HOME") or ".scorewatch")
+        store = _store_uri("SCOREWATCH_STORE", environ.get("SCOREWATCH_STORE") or f"file://{home}/store")
+        registry = _store_uri("SCOREWATCH_REGISTRY", environ.get("SCOREWATCH_REGISTRY") or f"{store}/registry")
+        return cls(
+            home=home,
+            store_uri=store,
+            registry_uri=registry,
+            allowed_sources=_allowed_sources(environ.get("SCOREWATCH_ALLOWED_SOURCES"), store),
+            s3_endpoint=_s3_endpoint(environ),
+            env=environ.get("SCOREWATCH_ENV") or "local",
+            dagster_home=_absolute(cwd, environ.get("DAGSTER_HOME") or home / "dagster"),
+        )
+
+    def open_store(self) -> ObjectStore:
+        """The store of everything but the registry."""
+        return open_store(self.store_uri, s3_endpoint=self.s3_endpoint)
+
+    def open_registry(self) -> ObjectStore:
+        """The store of the deployed model versions; its root is what the store's `registry/` is by default."""
+        return open_store(self.registry_uri, s3_endpoint=self.s3_endpoint)
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    unknown = sorted(name for name in environ if name.startswith(_PREFIX) and name not in KNOWN_NAMES)
+    if unknown:
+        raise BadInput(f"Unknown in the environment: {'; '.join(map(_with_closest, unknown))}.")
+
+
+def _with_closest(name: str) -> str:
+    closest = get_close_matches(name, KNOWN_NAMES, n=1, cutoff=0)
+    return f"{name} (the closest known name is {closest[0]})"
+
+
+def _absolute(cwd: Path, path: str | Path) -> Path:
+    return Path(os.path.normpath(cwd / path))
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
+
+
+def _store_uri(name: str, value: str) -> str:
+    with _naming(name):
+        return open_store(value).uri
+
+
+def _allowed_sources(value: str | None, store: str) -> tuple[str, ...]:
+    if value is None:
+        return ("file://", "s3://") if store.startswith("file://") else ("s3://",)
+    prefixes = [prefix.strip() for prefix in value.split(",") if prefix.strip()]
+    if not prefixes:
+        raise BadInput("SCOREWATCH_ALLOWED_SOURCES names no prefix. Unset it, or write some, such as s3://lake/ke.")
+    with _naming("SCOREWATCH_ALLOWED_SOURCES"):
+        return tuple(str(parse_uri(prefix)) for prefix in prefixes)
+
+
+def _s3_endpoint(environ: Mapping[str, str]) -> str | None:
+    for name in ("SCOREWATCH_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if value := environ.get(name):
+            url = urlsplit(value)
+            if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc:
+                # The value is left out: it may hold a password.
+                raise BadInput(f"{name} is not an endpoint. Write http(s)://host:port, without a user name.")
+            return value.removesuffix("/")
+    return None

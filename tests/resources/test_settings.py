@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from resources.errors import BadInput
+from resources.settings import Settings
+
+CWD = Path("/work-of/somebody")
+
+
+def settings(**environ: str) -> Settings:
+    return Settings.from_environment(environ, CWD)
+
+
+def test_an_empty_environment_keeps_everything_below_the_current_folder() -> None:
+    assert settings() == Settings(
+        home=CWD / ".scorewatch",
+        store_uri=f"file://{CWD}/.scorewatch/store",
+        registry_uri=f"file://{CWD}/.scorewatch/store/registry",
+        allowed_sources=("file://", "s3://"),
+        s3_endpoint=None,
+        env="local",
+        dagster_home=CWD / ".scorewatch/dagster",
+    )
+
+
+def test_the_home_moves_what_is_not_set_by_itself() -> None:
+    moved = settings(SCOREWATCH_HOME="../elsewhere/home")
+    assert moved.home == Path("/work-of/elsewhere/home")
+    assert moved.store_uri == "file:///work-of/elsewhere/home/store"
+    assert moved.dagster_home == Path("/work-of/elsewhere/home/dagster")
+    assert settings(SCOREWATCH_HOME="/abs", DAGSTER_HOME="d").dagster_home == CWD / "d"
+
+
+def test_production_is_two_buckets() -> None:
+    production = settings(
+        SCOREWATCH_STORE="s3://scorewatch-store/prod/",
+        SCOREWATCH_REGISTRY="s3://scorewatch-registry",
+        SCOREWATCH_ENV="production",
+    )
+    assert production.open_store().uri == production.store_uri == "s3://scorewatch-store/prod"
+    assert production.open_registry().uri == production.registry_uri == "s3://scorewatch-registry"
+    assert production.env == "production"
+
+
+def test_the_registry_is_in_the_store_by_default() -> None:
+    assert settings(SCOREWATCH_STORE="s3://store/prod").registry_uri == "s3://store/prod/registry"
+
+
+def test_with_a_store_on_s3_local_files_are_no_sources_by_default() -> None:
+    assert settings(SCOREWATCH_STORE="s3://store").allowed_sources == ("s3://",)
+
+
+def test_allowed_sources_are_a_list_of_prefixes() -> None:
+    found = settings(SCOREWATCH_ALLOWED_SOURCES=" s3://lake/ke/ ,file:///data, s3://,file://,")
+    assert found.allowed_sources == ("s3://lake/ke", "file:///data", "s3://", "file:///")
+
+
+@pytest.mark.parametrize("value", ["", " ", ",", "lake/ke", "https://lake", "s3://lake/../x", "s3://lake/ke,*"])
+def test_allowed_sources_that_are_no_prefixes_are_refused(value: str) -> None:
+    with pytest.raises(BadInput, match="SCOREWATCH_ALLOWED_SOURCES"):
+        settings(SCOREWATCH_ALLOWED_SOURCES=value)
+
+
+@pytest.mark.parametrize("name", ["SCOREWATCH_STORE", "SCOREWATCH_REGISTRY"])
+@pytest.mark.parametrize("value", ["/x/y", "s3://", "file://", "gs://bucket", "file://relative/path", "s3://b_d/x"])
+def test_a_store_that_is_no_uri_is_refused_by_the_variable_s_name(name: str, value: str) -> None:
+    with pytest.raises(BadInput, match=f"{name}: "):
+        settings(**{name: value})
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    names = ("HOME", "STORE", "REGISTRY", "S3_ENDPOINT", "ENV")
+    assert settings(**{f"SCOREWATCH_{name}": "" for name in names}, DAGSTER_HOME="") == settings()
+
+
+def test_the_own_endpoint_goes_before_amazon_s_variables() -> None:
+    environ = {"AWS_ENDPOINT_URL": "http://c:3"}
+    assert settings(**environ).s3_endpoint == "http://c:3"
+    environ["AWS_ENDPOINT_URL_S3"] = "https://b:2/"
+    assert settings(**environ).s3_endpoint == "https://b:2"
+    environ["SCOREWATCH_S3_ENDPOINT"] = "http://a:1"
+    assert settings(**environ).s3_endpoint == "http://a:1"
+
+
+def test_the_endpoint_reaches_the_stores() -> None:
+    found = settings(
+        SCOREWATCH_STORE="s3://store", SCOREWATCH_REGISTRY="s3://registry", SCOREWATCH_S3_ENDPOINT="http://a:1"
+    )
+    for store in (found.open_store(), found.open_registry()):
+        assert store.storage_options()["aws_endpoint_url"] == "http://a:1"
+
+
+@pytest.mark.parametrize("value", ["localhost:9000", "s3://bucket", "http://", "https://user:hunter2@host"])
+def test_an_endpoint_that_is_none_is_refused_without_being_shown(value: str) -> None:
+    with pytest.raises(BadInput, match="AWS_ENDPOINT_URL_S3 is not an endpoint") as refused:
+        settings(AWS_ENDPOINT_URL_S3=value)
+    assert value not in str(refused.value)
+
+
+def test_an_unknown_name_is_refused_with_the_closest_known_one() -> None:
+    with pytest.raises(BadInput, match=r"SCOREWATCH_STROE \(.*SCOREWATCH_STORE\)"):
+        settings(SCOREWATCH_STROE="s3://store")
+    with pytest.raises(BadInput, match=r"SCOREWATCH_ALLOWED_SOURCE \(.*ALLOWED_SOURCES\).*SCOREWATCH_HOEM \(.*_HOME\)"):
+        settings(SCOREWATCH_HOEM="x", SCOREWATCH_ALLOWED_SOURCE="y")
+
+
+@pytest.mark.parametrize("name", ["ORCHESTRATOR", "ONLY", "FEATURES_URI", "SCORES_URI"])
+def test_names_that_other_parts_read_are_known(name: str) -> None:
+    assert settings(**{f"SCOREWATCH_{name}": "x", "HOME": "/root", "SCOREWATCHER": "x"}) == settings()
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        settings().env = "production"
+
+
+def test_settings_touch_no_file(tmp_path: Path) -> None:
+    found = Settings.from_environment({}, tmp_path)
+    found.open_store()
+    found.open_registry()
+    assert list(tmp_path.iterdir()) == []
