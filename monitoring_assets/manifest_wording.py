@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.manifest_types import PROBLEM_ERROR
-from monitoring_assets.problems import Problem, shown
+from monitoring_assets.problems import Problem, bare, shown
 
 Path = tuple[str | int, ...]
 
@@ -91,7 +91,7 @@ def _got(details: ErrorDetails, plain: str | None) -> str:
     if isinstance(value, bool):
         return f"got the word {plain}, which YAML reads as a truth value"
     if isinstance(value, (int, float, date)):
-        return f"got the {'date' if isinstance(value, date) else 'number'} {shown(plain)[1:-1]}"
+        return f"got the {'date' if isinstance(value, date) else 'number'} {bare(plain or str(value))}"
     kind = "text" if isinstance(value, str) else "mapping" if isinstance(value, dict) else "list"
     return f"got the {kind} {shown(value)}"
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.manifest_wording import Path, Written, dotted, problems_of
-from monitoring_assets.problems import Problem, shown
+from monitoring_assets.problems import Problem, bare, shown
 from resources.errors import BadInput
 
 SIZE_LIMIT = 256 * 1024
@@ -42,7 +42,7 @@ class ManifestError(BadInput):
     def __init__(self, where: str, problems: Iterable[Problem]) -> None:
         found = iter(problems)
         self.problems = tuple(islice(found, PROBLEM_LIMIT))
-        place = shown(where, 400)[1:-1]
+        place = bare(where, 400)
         lines = [f"{place}: {key}: {message}; {fix}" for key, message, fix in self.problems]
         if next(found, None):
             lines.append(f"{place}: there are more problems than these {PROBLEM_LIMIT}; correct them first")
@@ -210,4 +210,4 @@ def _syntax(error: yaml.YAMLError) -> _RefusedError:
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
     place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     fix = "indent with spaces only, close quotes and brackets, and put text that holds : # { [ or % in quotes"
-    return _RefusedError("file", f"is not YAML: {shown(str(reason))[1:-1]}{place}", fix)
+    return _RefusedError("file", f"is not YAML: {bare(str(reason))}{place}", fix)

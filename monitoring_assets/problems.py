@@ -20,3 +20,9 @@ def shown(value: object, limit: int = SHOWN_LIMIT) -> str:
     # repr() escapes everything that is not printable: control characters, bidirectional overrides, lone surrogates.
     text = repr(value[: limit + 1] if isinstance(value, str) else value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def bare(text: str, limit: int = SHOWN_LIMIT) -> str:
+    """Like `shown`, without the quotes."""
+    quoted = shown(text, limit)
+    return quoted[1:].removesuffix(quoted[0])

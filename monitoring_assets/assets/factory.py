@@ -8,6 +8,7 @@ import dagster as dg
 
 from monitoring_assets.assets.events import Reporter, asset_key
 from monitoring_assets.assets.pipeline import ORDER, UPSTREAM, Recorded, run
+from monitoring_assets.instance import held_open
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.onboarding import onboard, pinned, utc_now
 from monitoring_assets.results import Trigger
@@ -168,8 +169,9 @@ def _stages(manifest: Manifest, digest: str | None) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def stages(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        work: Work = getattr(context.resources, RESOURCE)
-        yield from _run_stages(context, work, manifest, digest)
+        with held_open(context.instance, context.run.run_id):
+            _run_stages(context, getattr(context.resources, RESOURCE), manifest, digest)
+        yield from ()
 
     return stages
 
@@ -211,7 +213,6 @@ def _run_stages(context: dg.AssetExecutionContext, work: Work, manifest: Manifes
         for each in recorded:
             if each.outcome.state == "blocked":
                 blocked.setdefault(each.outcome.partition, f"{each.outcome.asset}: {each.outcome.reason}")
-    yield from ()
     if blocked:
         listed = "\n".join(f"{partition}: {reason}" for partition, reason in list(blocked.items())[:20])
         raise dg.Failure(f"A blocking check failed in {len(blocked)} partitions:\n{listed}", allow_retries=False)

@@ -107,8 +107,8 @@ def test_infinities_are_no_edges_and_fall_into_the_open_ends(bin_positions: Posi
     bins = numeric_bins(values, 1_000, specials=[])
     assert np.isfinite(bins.edges).all()
     ranges = counted(bin_positions, bins, values)[1:-1]
-    assert ranges[0] > 30
-    assert ranges[-1] > 30
+    assert ranges[0] >= 30
+    assert ranges[-1] >= 30
 
 
 def test_a_constant_column_is_one_value_and_everything_else_is_unseen() -> None:
