@@ -25,9 +25,14 @@ def reference(model: str, version: str, digest: str) -> str:
     return f"{references(model, version)}{digest}.json"
 
 
+def datasets(asset: str, model: str, version: str) -> str:
+    """Folder of an asset's partitions, by their encoded keys."""
+    return f"data/{asset}/{model}/{version}"
+
+
 def dataset(asset: str, model: str, version: str, partition: str) -> str:
     """Folder of one partition of one asset; ``partition`` is the encoded key."""
-    return f"data/{asset}/{model}/{version}/{partition}"
+    return f"{datasets(asset, model, version)}/{partition}"
 
 
 def attempt(asset: str, model: str, version: str, partition: str, input_digest: str) -> str:

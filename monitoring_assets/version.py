@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from monitoring_assets import layout
 from monitoring_assets.datasets import Current, DatasetPath, read_current
 from monitoring_assets.manifest import Manifest, identity_digest
 from monitoring_assets.partitions import PartitionCalendar
@@ -59,3 +60,8 @@ class ModelVersion:
     def current(self, asset: str, partition: str) -> Current | None:
         """The pointer of one partition of one asset; None when it was never materialised."""
         return read_current(self.store, self.path(asset, partition))[0]
+
+    def materialised(self, asset: str) -> list[str]:
+        """The partitions of one of the version's assets that were ever materialised, oldest first."""
+        folder = layout.datasets(asset, self.manifest.model, self.manifest.version)
+        return [self.calendar.decode(name) for name in self.store.list_folders(folder)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import dagster as dg
 
@@ -69,6 +69,8 @@ def partitions_definition(manifest: Manifest) -> dg.PartitionsDefinition[str]:
             return dg.WeeklyPartitionsDefinition(start, day_offset=1, timezone=timezone)
         case "month":
             return dg.MonthlyPartitionsDefinition(start, timezone=timezone)
+        case never:
+            assert_never(never)
 
 
 def group(manifest: Manifest, digest: str | None = None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -198,7 +200,7 @@ def _spec(manifest: Manifest, asset: str, partitions: dg.PartitionsDefinition[st
     )
 
 
-def _run_stages(context: dg.AssetExecutionContext, work: Work, manifest: Manifest, digest: str | None) -> Iterator[Any]:
+def _run_stages(context: dg.AssetExecutionContext, work: Work, manifest: Manifest, digest: str | None) -> None:
     selected = {key.path[-1] for key in context.selected_asset_keys}
     partitions = sorted(work.partitions or context.partition_keys)
     version = work.model_version(manifest.model, manifest.version, digest)

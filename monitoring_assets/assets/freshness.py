@@ -28,11 +28,8 @@ class Freshness:
         """Judged partitions after the last of ``partitions`` whose windows hold data that changed since."""
         if not partitions:
             return []
-        calendar = self._version.calendar
         last = max(partitions)
-        newest = calendar.latest_complete(self._version.clock())
-        later = calendar.keys(last, newest)[1 : look_back(self._version)] if newest and newest > last else []
-        judged = [partition for partition in later if self._version.current(PSI, partition) is not None]
+        judged = [each for each in self._version.materialised(PSI) if each > last][: look_back(self._version) - 1]
         return [partition for partition in judged if not self._judged(partition)]
 
     def _fresh(self, partition: str) -> bool:

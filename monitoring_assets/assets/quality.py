@@ -38,11 +38,11 @@ def _batch(
     version: ModelVersion, targets: Sequence[str], distributions: Distributions
 ) -> tuple[CountHistory, IntArray, IntArray]:
     """Counts of the targets, and before them the row numbers alone of the weekdays they are compared with."""
-    weekdays = {target: version.calendar.same_weekday(target, WEEKS_BACK) for target in targets}
-    partitions = sorted(set(targets).union(*weekdays.values()))
-    position = {partition: number for number, partition in enumerate(partitions)}
+    partitions = sorted(
+        {*targets, *(each for target in targets for each in version.calendar.same_weekday(target, WEEKS_BACK))}
+    )
     rows, present = distributions.rows(partitions)
-    positions = np.asarray([position[target] for target in targets], dtype=np.int64)
+    positions = np.asarray([partitions.index(target) for target in targets], dtype=np.int64)
     history = distributions.history(targets)
     batch = CountHistory(
         partitions=tuple(partitions),
@@ -50,13 +50,19 @@ def _batch(
         counts={name: _spread(counts, positions, len(partitions)) for name, counts in history.bins[WHOLE].items()},
         tails={name: _spread(counts, positions, len(partitions)) for name, counts in history.tails[WHOLE].items()},
         rows=rows,
-        measures=_measures(version, targets, positions, len(partitions)),
+        measures=measures(version, targets, positions, len(partitions)),
     )
-    earlier = np.full((len(targets), WEEKS_BACK), -1, dtype=np.int64)
-    for row, target in zip(earlier, targets, strict=True):
-        found = [position[each] for each in weekdays[target]]
-        row[: len(found)] = found
-    return batch, positions, earlier
+    return batch, positions, weekday_positions(version, targets, partitions)
+
+
+def weekday_positions(version: ModelVersion, targets: Sequence[str], partitions: Sequence[str]) -> IntArray:
+    """Positions in ``partitions`` of the same weekday in the weeks before each target, [T, 8]; -1 for none."""
+    position = {partition: number for number, partition in enumerate(partitions)}
+    found = np.full((len(targets), WEEKS_BACK), -1, dtype=np.int64)
+    for row, target in zip(found, targets, strict=True):
+        earlier = [position[each] for each in version.calendar.same_weekday(target, WEEKS_BACK) if each in position]
+        row[: len(earlier)] = earlier
+    return found
 
 
 def _spread(counts: IntArray, positions: IntArray, partitions: int) -> IntArray:
@@ -65,17 +71,18 @@ def _spread(counts: IntArray, positions: IntArray, partitions: int) -> IntArray:
     return spread
 
 
-def _measures(
+def measures(
     version: ModelVersion, targets: Sequence[str], positions: IntArray, partitions: int
 ) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    measures = {name: np.full(partitions, np.nan) for name in SCALAR_BOUNDS}
+    """What the features and scores stages measured of whole partitions: measure → [P], nan where they did not."""
+    found = {name: np.full(partitions, np.nan) for name in SCALAR_BOUNDS}
     for target, position in zip(targets, positions, strict=True):
         for asset in (FEATURES, SCORES):
             current = version.current(asset, target)
             for name in SCALAR_BOUNDS:
                 if current is not None and current.measured.get(name) is not None:
-                    measures[name][position] = float(current.measured[name])
-    return measures
+                    found[name][position] = float(current.measured[name])
+    return found
 
 
 def _with_metrics(outcome: Outcome, verdict: SuiteVerdict, number: int) -> Outcome:

@@ -50,35 +50,34 @@ def materialise(
     rows = version.current(FEATURES, partition)
     if rows is None or (upstream is not None and not upstream.usable):
         return skipped(SCORES, partition, "quality", upstream, FEATURES)
-    inputs = [Input(asset=FEATURES, partition=partition, digest=rows.digest)]
+    inputs = (Input(asset=FEATURES, partition=partition, digest=rows.digest),)
     try:
-        how = prepared()
+        return _score(version, rows, prepared(), inputs, force=force)
     except BadInput as error:
-        metric = Metric(metric="artefact", status="breach", note=str(error))
-        return blocked(SCORES, partition, (metric,), str(error), tuple(inputs))
+        metric = Metric(metric="scoring", status="breach", note=str(error))
+        return blocked(SCORES, partition, (metric,), str(error), inputs)
+
+
+def _score(version: ModelVersion, rows: Current, how: Scoring, inputs: tuple[Input, ...], *, force: bool) -> Outcome:
     if how.digest:
-        inputs.append(Input(asset="artefact", partition=None, digest=how.digest))
+        inputs = (*inputs, Input(asset="artefact", digest=how.digest))
     bad = [metric for metric in how.metrics if metric.status == "breach"]
     if bad:
-        return blocked(SCORES, partition, how.metrics, "; ".join(str(metric.note) for metric in bad), tuple(inputs))
+        return blocked(SCORES, rows.partition, how.metrics, "; ".join(str(metric.note) for metric in bad), inputs)
     digest = content_digest([SCORES, CODE_VERSION, version.identity, rows.digest, how.digest])
-    path = version.path(SCORES, partition)
+    path = version.path(SCORES, rows.partition)
     current, etag = read_current(version.store, path)
     if current is not None and current.input_digest == digest and not force:
         return _outcome(current, "reused", how)
     with tempfile.TemporaryDirectory(prefix="scorewatch-") as folder:
-        try:
-            paths, counts, invalid = _write(version, rows, how, Path(folder))
-        except BadInput as error:
-            metric = Metric(metric="scoring", status="breach", note=str(error))
-            return blocked(SCORES, partition, (metric,), str(error), tuple(inputs))
+        paths, counts, invalid = _write(version, rows, how, Path(folder))
         if sum(invalid.values()):
-            return _invalid(version, partition, invalid, rows.rows, tuple(inputs))
+            return _invalid(version, rows.partition, invalid, rows.rows, inputs)
         done = Current(
             asset=SCORES,
-            partition=partition,
+            partition=rows.partition,
             input_digest=digest,
-            inputs=tuple(inputs),
+            inputs=inputs,
             files=tuple(data_file(each, count) for each, count in zip(paths, counts, strict=True)),
             measured={"invalid_scores": 0} | {metric.metric: metric.value for metric in how.metrics},
         )

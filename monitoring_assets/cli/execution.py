@@ -63,7 +63,6 @@ def execute(
         on_recorded=on_recorded,
     )
     keys = [asset_key(manifest.model, manifest.version, asset) for asset in assets]
-    one = {"partition_key": partitions[0]} if len(partitions) == 1 else {}
     tags = {
         TRIGGER_TAG: trigger,
         "scorewatch/model": manifest.model,
@@ -79,7 +78,8 @@ def execute(
             resources={RESOURCE: work},
             tags=tags,
             run_config=_quiet(verbose),
-            **one,
+            # A range goes to the assets as it is: a partitioned run would plan an event for each of its partitions.
+            partition_key=partitions[0] if len(partitions) == 1 else None,
         )
     except dg.Failure:
         if not any(each.outcome.state == "blocked" for each in work.recorded):

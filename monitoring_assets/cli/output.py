@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 STYLES = {"ok": "green", "warn": "yellow", "breach": "red", "insufficient_data": "dim", "error": "red"}
 
@@ -21,8 +22,6 @@ def echo_json(value: Any) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output; cells are plain text, never markup (names come from other people's data)."""
-    from rich.text import Text  # noqa: PLC0415
-
     built = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
         built.add_column(column, overflow="fold")

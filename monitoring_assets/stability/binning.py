@@ -115,4 +115,5 @@ def _range_labels(edges: Sequence[float]) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.10g}"
+    short = f"{value:.6g}"
+    return short if float(short) == value else repr(value)

@@ -101,20 +101,21 @@ class VolumeVerdicts:
 def judge_volume(rows: IntArray, history: IntArray, present: BoolArray, level: float) -> VolumeVerdicts:
     """Judge the rows [T] of partitions against ``history`` [T, H], the same weekday of the weeks before.
 
-    ``present`` [T, H] says which of these partitions exist; at least three are needed. The variance is Poisson's or
-    the history's own, whichever is larger; a handful of rows is far from normal, so that the exact test of two
-    Poisson rates must agree.
+    ``present`` [T, H] says which of these partitions exist; at least three are needed. Two tests must agree: the
+    exact one of two Poisson rates, and, where the history varies by more than Poisson, Student's t with the history's
+    own spread (1.4826 · MAD, which one holiday does not widen).
     """
-    known = np.where(present, history, np.nan)
-    enough = present.sum(axis=1) >= MIN_HISTORY
-    safe = np.where(enough[:, None], known, 1.0)
-    median, mean = np.nanmedian(safe, axis=1), np.nanmean(safe, axis=1)
-    spread = np.maximum(np.nanvar(safe, axis=1, ddof=1), np.maximum(mean, 1.0))
+    weeks = present.sum(axis=1)
+    enough = weeks >= MIN_HISTORY
+    known = np.where(present | ~enough[:, None], history.astype(np.float64), np.nan)
+    median = np.nanmedian(known, axis=1)
+    variance = (1.4826 * np.nanmedian(np.abs(known - median[:, None]), axis=1)) ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(enough & (median > 0), rows / median, np.nan)
-        z = np.abs(rows - median) / np.sqrt(spread * (1 + 1 / np.maximum(present.sum(axis=1), 1)))
-    exact = binomial_p_value(rows, 1, np.where(present, history, 0).sum(axis=1), present.sum(axis=1))
-    p_value = np.where(np.isnan(ratio), 1.0, np.maximum(2 * special.ndtr(-z), exact))
+        t = np.abs(rows - median) / np.sqrt(variance * (1 + 1 / weeks))
+        own = np.where(variance > median, 2 * special.stdtr(np.maximum(weeks - 1, 1), -t), 0.0)
+    exact = binomial_p_value(rows, 1, np.where(present, history, 0).sum(axis=1), weeks)
+    p_value = np.where(np.isnan(ratio), 1.0, np.maximum(own, exact))
     smaller = np.minimum(ratio, 1 / np.where(ratio > 0, ratio, np.inf))
     smaller = np.where(ratio == 0, 0.0, smaller)
     verdict = np.select(

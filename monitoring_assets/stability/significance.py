@@ -37,8 +37,8 @@ class Evidence:
 def pearson(current: npt.ArrayLike, reference: npt.ArrayLike, dispersion: float = 1.0) -> Evidence:
     """Two-sample Pearson X² of ``current`` counts ``[..., K]`` against ``reference`` counts ``[K]``.
 
-    Bins whose expected count n(n_j + N_j)/(n + N) is below 5 are merged into one, together with the next smallest
-    bin if that is still below 5. ``dispersion`` ≥ 1 is the reference's own between-day X²/df: the statistic is
+    Bins whose expected count min(n, N)(n_j + N_j)/(n + N) is below 5 are merged into one, together with the next
+    smallest bin if that is still below 5. ``dispersion`` ≥ 1 is the reference's own between-day X²/df: the statistic is
     divided by it, because real books vary more from day to day than independent draws do. p is 1 where at most one
     bin is left.
     """
@@ -46,7 +46,7 @@ def pearson(current: npt.ArrayLike, reference: npt.ArrayLike, dispersion: float 
     then = np.broadcast_to(np.asarray(reference, dtype=np.float64), now.shape)
     n, total = now.sum(axis=-1, keepdims=True), (now + then).sum(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        expected = np.where(total > 0, n * (now + then) / total, 0.0)
+        expected = np.where(total > 0, np.minimum(n, total - n) * (now + then) / total, 0.0)
     small = expected < MIN_EXPECTED
     small = _with_smallest_big_bin(expected, small)
     big = ~small

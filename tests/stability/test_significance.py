@@ -37,7 +37,7 @@ def tilted(shares: FloatArray, target: float) -> FloatArray:
 
 def merged_by_hand(current: list[int], reference: list[int]) -> list[tuple[int, int]]:
     """The bins left after the merging rule, as (current, reference) rows."""
-    n, total = sum(current), sum(current) + sum(reference)
+    n, total = min(sum(current), sum(reference)), sum(current) + sum(reference)
     bins = [(n * (c + r) / total, c, r) for c, r in zip(current, reference, strict=True) if c + r > 0]
     bins.sort(key=lambda entry: entry[0])
     pool = [entry for entry in bins if entry[0] < 5]
