@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,23 +81,25 @@ def _split(uri_glob: str) -> tuple[Uri, str]:
 
 
 def _list(folder: Uri, pattern: str, endpoint: str | None) -> list[SourceFile]:
-    found = _local_files(folder) if folder.scheme == "file" else _s3_files(folder, pattern, endpoint)
-    return sorted((file for name, file in found if _matches(name, pattern)), key=lambda file: file.uri)
+    matches = _matcher(pattern)
+    if folder.scheme == "file":
+        found = _local_files(folder, matches)
+    else:
+        found = (file for name, file in _s3_files(folder, pattern, endpoint) if matches(name))
+    return sorted(found, key=lambda file: file.uri)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    if name[:1] in ("", "_", ".") and name[:1] != pattern[0]:
-        return False
-    expression = "".join({"*": ".*", "?": "."}.get(sign, re.escape(sign)) for sign in pattern)
-    return re.fullmatch(expression, name, re.DOTALL) is not None
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    expression = re.compile("".join({"*": ".*", "?": "."}.get(sign, re.escape(sign)) for sign in pattern), re.DOTALL)
+    return lambda name: (name[:1] not in ("", "_", ".") or name[:1] == pattern[0]) and bool(expression.fullmatch(name))
 
 
-def _local_files(folder: Uri) -> Iterator[tuple[str, SourceFile]]:
+def _local_files(folder: Uri, matches: Callable[[str], bool]) -> Iterator[SourceFile]:
     try:
         with os.scandir(folder.local_path) as entries:
             for entry in entries:
-                if entry.is_file() and (file := _local_file(entry)):
-                    yield entry.name, file
+                if matches(entry.name) and entry.is_file() and (file := _local_file(entry)):
+                    yield file
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

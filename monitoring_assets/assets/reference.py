@@ -15,6 +15,7 @@ from resources.engines.polars_counting import count_parquet
 
 from monitoring_assets import scoring
 from monitoring_assets.assets.counting import count_plan
+from monitoring_assets.assets import source
 from monitoring_assets.assets.source import NUMBERS, column_expression, physical
 from monitoring_assets.manifest import Feature, Manifest, identity_digest
 from monitoring_assets.stability.binning import CategoricalBins, NumericBins, numeric_bins, psi_groups, tail_limits
@@ -26,7 +27,7 @@ from resources.registry import VersionFiles
 TOP_SEGMENTS = 20
 MAX_CATEGORIES = 10_000
 REPEAT_ROWS = 10_000
-DAY = "(day)"
+DAY = "day\t"  # no manifest can name a column so: a tab is not printable
 SCORED_ON_TRAINING = (
     "reference.sample is train: rows that the model was fitted on are a false reference for its score; "
     "give a holdout, oot or production sample"
@@ -76,7 +77,7 @@ def _schema(path: Path, where: str) -> pl.Schema:
     try:
         return pl.scan_parquet(path, glob=False).collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadInput(f"{where} is not a Parquet file that can be read: {error}.") from error
+        raise BadInput(f"{where} is not a Parquet file that can be read: {source.first_line(error)}.") from error
 
 
 def _features(manifest: Manifest, schema: pl.Schema, where: str) -> tuple[Feature, ...]:
@@ -123,7 +124,10 @@ def _read(manifest: Manifest, schema: pl.Schema, features: Sequence[Feature], pa
         expressions[manifest.score.column] = column_expression(score, numeric=True)
     if manifest.reference.timestamp is not None:
         expressions[DAY] = _day(manifest, schema, where)
-    frame = pl.scan_parquet(path, glob=False).select(**expressions).collect()
+    try:
+        frame = pl.scan_parquet(path, glob=False).select(**expressions).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadInput(f"{where} cannot be read to its end: {source.first_line(error)}. Write it again.") from error
     if frame.height == 0:
         raise BadInput(f"{where} has no rows.")
     return frame
@@ -237,11 +241,14 @@ def _repeat_share(frame: pl.DataFrame, features: Sequence[str]) -> float:
 
 
 def _canary(frame: pl.DataFrame, kinds: tuple[tuple[str, bool], ...], scorer: scoring.Scorer) -> Canary:
+    """Rows spread over the reference; those without a score once infinite features are null cannot be compared."""
     step = max(1, frame.height // scoring.CANARY_ROWS)
     sample = frame.gather_every(step).head(scoring.CANARY_ROWS).select([name for name, _ in kinds])
     finite = [pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name) for name, numeric in kinds if numeric]
-    rows = sample.with_columns(finite).to_dict(as_series=False)
-    return Canary(rows, tuple(scorer(scoring.canary_frame(rows, kinds)).tolist()))
+    rows = sample.with_columns(finite)
+    scores = scorer(rows)
+    kept = np.isfinite(scores)
+    return Canary(rows.filter(kept).to_dict(as_series=False), tuple(scores[kept].tolist()))
 
 
 def _some(schema: pl.Schema) -> str:

@@ -1,0 +1,188 @@
+"""`scorewatch up`."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import http.client
+import importlib.util
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from monitoring_assets.cli.processes import Child, Children, StopSignals
+from resources.errors import BadInput, InfrastructureError
+from resources.settings import Settings
+
+LOCATIONS = {"models": "monitoring_assets.definitions.models"}
+START_LIMIT_S = 180.0
+LOCK_FILE = "up.lock"
+_READY = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
+    ... on PythonError { message } } } } } }"""
+
+
+@click.command("up")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="The port to listen on.")
+@click.pass_obj
+def command(settings: Settings, host: str, port: int) -> int:
+    """Start Dagster's webserver and daemon on this machine, with an asset group for every registered version.
+
+    Runs until Ctrl-C, and leaves no process behind. Dagster has no login: whoever reaches HOST may launch runs.
+    """
+    from monitoring_assets.instance import open_instance
+
+    if importlib.util.find_spec("dagster_webserver") is None:
+        raise BadInput("Dagster's webserver is not installed. Install it with: pip install 'scorewatch[ui]'")
+    _check_free(host, port)
+    url = _url(host, port)
+    with _only_one(settings.home, url) as lock, StopSignals() as signals:
+        click.echo("starting Dagster …", err=True)
+        with open_instance(settings):
+            # Creates the storage. Several processes that start on an empty instance at once corrupt it.
+            pass
+        with (
+            tempfile.TemporaryDirectory(prefix="scorewatch-") as sockets,
+            Children(settings.home / "logs", _environment(settings, os.environ), lock) as children,
+        ):
+            _start(children, settings, Path(sockets), host, port, signals)
+            click.secho(f"Scorewatch is up: {url}", fg="green")
+            click.echo(f"  logs: {settings.home / 'logs'}\n  stop: Ctrl-C")
+            _wait(lambda: signals.asked, children, None)
+            click.echo("stopping …", err=True)
+    return 0
+
+
+def _start(children: Children, settings: Settings, sockets: Path, host: str, port: int, signals: StopSignals) -> None:
+    """Start the code servers, then what reads from them; returns when the webserver has every location.
+
+    Code servers listen on sockets in a folder of this user's: a port would let in every user of the machine, and a
+    server that somebody left behind could share it.
+    """
+    limit = time.monotonic() + START_LIMIT_S
+
+    def wait(ready: Callable[[], bool]) -> None:
+        _wait(lambda: signals.asked or ready(), children, limit)
+        if signals.asked:
+            raise KeyboardInterrupt
+
+    paths = {name: sockets / f"{name}.sock" for name in LOCATIONS}
+    for name, module in LOCATIONS.items():
+        where = ("--socket", str(paths[name]), "--location-name", name, "--module-name", module)
+        children.start(f"code-server-{name}", "dagster", "code-server", "start", *where)
+    wait(lambda: all(path.exists() for path in paths.values()))
+    workspace = settings.home / "workspace.yaml"
+    servers = [{"grpc_server": {"location_name": name, "socket": str(path)}} for name, path in paths.items()]
+    workspace.write_text(yaml.safe_dump({"load_from": servers}))
+    children.start("daemon", "dagster._daemon", "run", "--workspace", str(workspace))
+    serve = ("--host", host, "--port", str(port), "--workspace", str(workspace))
+    webserver = children.start("webserver", "dagster_webserver", *serve)
+    wait(lambda: _loaded(webserver, host, port))
+
+
+def _wait(ready: Callable[[], bool], children: Children, limit: float | None) -> None:
+    """Wait until ``ready``; raises InfrastructureError when a child ends by itself, or after the limit."""
+    while not ready():
+        if (child := children.ended()) is not None:
+            raise InfrastructureError(
+                f"The {child.name} ended by itself (exit code {child.process.returncode}), so everything was stopped. "
+                f"The end of {child.log}:\n{child.last_lines()}"
+            )
+        if limit is not None and time.monotonic() > limit:
+            logs = "\n".join(f"The end of {child.log}:\n{child.last_lines()}" for child in children.started)
+            raise InfrastructureError(f"Dagster was not up after {START_LIMIT_S:.0f} seconds.\n{logs}")
+        time.sleep(0.2)
+
+
+def _loaded(webserver: Child, host: str, port: int) -> bool:
+    """Whether the webserver answers and has every location; raises InfrastructureError when it cannot load one."""
+    entries = [entry for entry in _location_entries(host, port) if entry["loadStatus"] == "LOADED"]
+    for entry in entries:
+        problem = (entry["locationOrLoadError"] or {}).get("message")
+        if problem:
+            raise InfrastructureError(
+                f"Dagster could not load the code location {entry['name']}: {problem.strip()}\n"
+                f"The logs are in {webserver.log.parent}."
+            )
+    return len(entries) == len(LOCATIONS)
+
+
+def _location_entries(host: str, port: int) -> list[dict[str, Any]]:
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=10)
+    try:
+        connection.request("POST", "/graphql", json.dumps({"query": _READY}), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException):
+        return []
+    finally:
+        connection.close()
+    entries: list[dict[str, Any]] = []
+    if answer.status == http.client.OK:
+        entries = json.loads(body)["data"]["workspaceOrError"].get("locationEntries", [])
+    return entries
+
+
+@contextmanager
+def _only_one(home: Path, url: str) -> Iterator[int]:
+    """Hold the home's lock, and let the children inherit it: it is free when the last process of a stack is gone."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / LOCK_FILE
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BadInput(
+                f"Scorewatch is up on {home} already: {file.read()}. Stop that one first, or set SCOREWATCH_HOME to "
+                f"another folder. If it was killed and left processes behind, `fuser -k {path}` ends them."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, {url}")
+        file.flush()
+        yield file.fileno()
+
+
+def _environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The children's environment: what was relative to the caller's folder is absolute."""
+    return {
+        **environ,
+        "SCOREWATCH_HOME": str(settings.home),
+        "SCOREWATCH_STORE": settings.store_uri,
+        "SCOREWATCH_REGISTRY": settings.registry_uri,
+        "DAGSTER_HOME": str(settings.dagster_home),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        # A folder named resources in the caller's folder must not take the place of ours.
+        "PYTHONSAFEPATH": "1",
+    }
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises BadInput unless the webserver can listen on that address and port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise BadInput(
+                f"Port {port} of {host} is taken by another process. Choose another one with --port."
+            ) from error
+        raise BadInput(f"Cannot listen on --host {host} --port {port}: {error.strerror}.") from error
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
+def _url(host: str, port: int) -> str:
+    address = _reachable(host)
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
