@@ -7,7 +7,7 @@ from pathlib import Path
 from monitoring_assets import layout
 from monitoring_assets.manifest import Manifest, mutable_changes
 from monitoring_assets.manifest_yaml import parse_manifest
-from monitoring_assets.onboarding import check_sources, deployed_files, pin
+from monitoring_assets.onboarding import check_supported, deployed_files, pin
 from monitoring_assets.scoring import sha256
 from monitoring_assets.stability.profile import ReferenceProfile
 from resources.errors import BadInput
@@ -20,7 +20,7 @@ def check_folder(folder: Path, settings: Settings) -> tuple[Manifest, ReferenceP
     from monitoring_assets.assets.reference import build_profile  # noqa: PLC0415
 
     manifest = _read(folder / layout.MANIFEST_FILE)
-    check_sources(manifest, settings)
+    check_supported(manifest, settings)
     return manifest, build_profile(manifest, VersionFiles.in_folder(folder))
 
 
@@ -57,7 +57,7 @@ def update(path: Path, settings: Settings) -> tuple[list[str], str]:
     Raises BadInput when the version is not registered, a key that never changes differs, or another update came first.
     """
     manifest = _read(path)
-    check_sources(manifest, settings)
+    check_supported(manifest, settings)
     target = deployed_files(settings.open_registry(), manifest.model, manifest.version)
     where = target.where(layout.MANIFEST_FILE)
     stored = target.get(layout.MANIFEST_FILE)

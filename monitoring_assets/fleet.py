@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from monitoring_assets import layout
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.manifest_yaml import parse_manifest
-from monitoring_assets.onboarding import check_sources, deployed_files
+from monitoring_assets.onboarding import check_supported, deployed_files
 from resources.errors import BadInput
 from resources.settings import Settings
 
@@ -32,7 +32,7 @@ def snapshot(settings: Settings) -> Snapshot:
                 continue
             try:
                 manifest = parse_manifest(blob.data, where=where)
-                check_sources(manifest, settings)
+                check_supported(manifest, settings)
                 if (manifest.model, manifest.version) != (model, version):
                     raise BadInput(f"it says {manifest.model} {manifest.version}; a manifest lies in its own folder")
             except BadInput as error:

@@ -42,7 +42,7 @@ def onboard(settings: Settings, model: str, version: str, clock: Clock = utc_now
             f"{where} says model {manifest.model}, version {manifest.version}; "
             "a manifest lies in the folder that it names."
         )
-    check_sources(manifest, settings)
+    check_supported(manifest, settings)
     digest = pin(store, blob.data)
     profile = load_profile(store, manifest) or _freeze(store, files, manifest)
     return ModelVersion(manifest, digest, profile, store, files, settings, clock)
@@ -65,7 +65,7 @@ def pinned(settings: Settings, digest: str, clock: Clock = utc_now) -> ModelVers
             f"{store.uri}/{layout.manifest(digest)} does not have the content that its name says."
         )
     manifest = parse_manifest(blob.data, where=layout.manifest(digest))
-    check_sources(manifest, settings)
+    check_supported(manifest, settings)
     profile = load_profile(store, manifest)
     if profile is None:
         raise BadInput(f"{manifest.model} {manifest.version} has no frozen reference yet; onboard it first.")
@@ -85,8 +85,13 @@ def pin(store: ObjectStore, manifest: bytes) -> str:
     return digest
 
 
-def check_sources(manifest: Manifest, settings: Settings) -> None:
-    """Raises BadInput when the manifest's data lies outside what the operator allows."""
+def check_supported(manifest: Manifest, settings: Settings) -> None:
+    """Raises BadInput when the manifest's data lies outside what the operator allows, or it asks for Spark."""
+    if manifest.resources.engine != "polars":
+        raise BadInput(
+            f"{manifest.model} {manifest.version}: resources.engine: {manifest.resources.engine} is not available in "
+            "this release; write engine: polars."
+        )
     for key, part in (("source.uri", manifest.source), ("outcomes.uri", manifest.outcomes)):
         if part is not None:
             try:

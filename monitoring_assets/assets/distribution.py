@@ -12,6 +12,7 @@ from monitoring_assets.assets import features, scores
 from monitoring_assets.assets.counting import count_plan
 from monitoring_assets.assets.history import Distributions, to_frame
 from monitoring_assets.assets.outcome import Outcome, blocked, skipped
+from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, content_digest, data_file, publish, read_current
 from monitoring_assets.results import Input, Metric
 from monitoring_assets.version import DISTRIBUTION, FEATURES, SCORES, ModelVersion
@@ -62,12 +63,13 @@ def materialise(
 def _count(version: ModelVersion, rows: Current, scored: Current) -> Any:
     profile = version.profile
     plan = count_plan(profile.columns, profile.score, version.manifest.score.range, profile.segments)
-    return count_parquet(
-        features.parts(version, rows),
-        plan,
-        score_paths=scores.parts(version, scored),
-        storage_options=version.store.storage_options() or None,
-    )
+    with reading(version, "features and scores", rows.partition):
+        return count_parquet(
+            features.parts(version, rows),
+            plan,
+            score_paths=scores.parts(version, scored),
+            storage_options=version.store.storage_options() or None,
+        )
 
 
 def _outcome(current: Current, state: Any) -> Outcome:

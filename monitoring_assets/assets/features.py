@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import polars as pl
 
 from monitoring_assets.assets import source
 from monitoring_assets.assets.outcome import Outcome, blocked, missing
+from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, content_digest, data_file, locations, publish, read_current
 from monitoring_assets.results import Input, Metric, Status
 from monitoring_assets.stability.rates import CRITICAL_POINTS
@@ -59,17 +61,18 @@ def materialise(version: ModelVersion, partition: str, *, trigger: str, force: b
     if current is not None and current.input_digest == digest and not force:
         return _outcome(version, current, "reused", trigger)
     inputs = (Input(asset="source", partition=partition, digest=content_digest([file.fingerprint for file in files])),)
+    stopped = partial(_blocked, partition, inputs=inputs, uri=uri, arrived_at=_arrival(files, current))
     problems = _schema_problems(version, files)
     if problems:
-        return _blocked(partition, problems, inputs, uri)
+        return stopped(problems)
     with tempfile.TemporaryDirectory(prefix="scorewatch-") as folder:
         try:
             paths, rows, sketch = _write(version, files, Path(folder))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            return _blocked(partition, [Flaw("unreadable_files", None, f"{uri}: {_first_line(error)}")], inputs, uri)
+        except source.UnreadableSource as error:
+            return stopped([Flaw("unreadable_files", None, str(error))])
         problems = _key_problems(version, sketch)
         if problems:
-            return _blocked(partition, problems, inputs, uri)
+            return stopped(problems)
         hashes = _write_sketch(sketch, Path(folder))
         written = [data_file(each, count) for each, count in zip(paths, rows, strict=True)]
         done = Current(
@@ -78,7 +81,7 @@ def materialise(version: ModelVersion, partition: str, *, trigger: str, force: b
             input_digest=digest,
             inputs=inputs,
             files=(*written, data_file(hashes, 0)),
-            measured=_measured(version, partition, files, sketch, current),
+            measured=_measured(version, partition, _arrival(files, current), sketch),
         )
         return _outcome(version, publish(version.store, path, done, [*paths, hashes], etag), "materialised", trigger)
 
@@ -110,21 +113,27 @@ def _schema_problems(version: ModelVersion, files: Sequence[SourceFile]) -> list
     wanted = _columns(version)
     problems: list[Flaw] = []
     profiles = {column.name: column for column in version.profile.features}
+    key_types: dict[pl.DataType, str] = {}
     for file in files:
-        name = file.uri.rsplit("/", 1)[-1]
+        name = source.file_name(file)
         try:
             schema = source.read_schema(file, version.settings.s3_endpoint)
         except (pl.exceptions.PolarsError, OSError) as error:
-            problems.append(Flaw("unreadable_files", None, f"{name}: {_first_line(error)}"))
+            problems.append(Flaw("unreadable_files", None, f"{name}: {source.first_line(error)}"))
             continue
+        if wanted.key in schema:
+            key_types.setdefault(schema[wanted.key], name)
         for column in wanted.expressions:
             if column not in schema:
                 problems.append(Flaw("missing_columns", column, f"{name} has no column {column!r}"))
             elif column in profiles and (why := source.column_problem(profiles[column], schema[column])):
                 problems.append(Flaw("changed_types", column, f"{name}: {why}"))
             elif column == version.manifest.score.column and source.physical(schema[column]) not in source.NUMBERS:
-                found = f"{name}: the score {column!r} is stored as {schema[column]}"
+                found = f"{name}: the score {column!r} is stored as {schema[column]}, and must be a number"
                 problems.append(Flaw("changed_types", column, found))
+    if len(key_types) > 1:
+        stored = " and as ".join(f"{dtype} in {name}" for dtype, name in key_types.items())
+        problems.append(Flaw("changed_types", wanted.key, f"{wanted.key!r} is stored as {stored}"))
     return problems
 
 
@@ -171,18 +180,14 @@ def _key_problems(version: ModelVersion, sketch: RowSketch) -> list[Flaw]:
     return problems
 
 
-def _measured(
-    version: ModelVersion, partition: str, files: Sequence[SourceFile], sketch: RowSketch, earlier: Current | None
-) -> dict[str, Any]:
-    arrived = max(file.last_modified for file in files).isoformat()
+def _measured(version: ModelVersion, partition: str, arrived_at: datetime, sketch: RowSketch) -> dict[str, Any]:
     before = version.calendar.previous(partition, 2)[0]
     natural = version.profile.repeat_share
     repeated = 0.0
     if before != partition and (current := version.current(FEATURES, before)) is not None:
         repeated = repeated_share(sketch.sketch(), _read_sketch(version, current))
     return {
-        # Corrections do not move the first arrival: liveness and lateness are judged by it.
-        "arrived_at": earlier.measured["arrived_at"] if earlier else arrived,
+        "arrived_at": arrived_at.isoformat(),
         "duplicate_keys": 0,
         "null_keys": 0,
         "duplicate_row_excess": max(0.0, sketch.duplicate_row_share() - natural),
@@ -190,17 +195,25 @@ def _measured(
     }
 
 
+def _arrival(files: Sequence[SourceFile], earlier: Current | None) -> datetime:
+    """When the partition's first complete data arrived: liveness and lateness are judged by it, not by corrections."""
+    if earlier is not None:
+        return datetime.fromisoformat(earlier.measured["arrived_at"])
+    return max(file.last_modified for file in files)
+
+
 def _read_sketch(version: ModelVersion, current: Current) -> Hashes:
     [location] = locations(version.store, version.path(FEATURES, current.partition), current, prefix=SKETCH_FILE)
-    frame = pl.read_parquet(location, glob=False, storage_options=version.store.storage_options() or None)
+    with reading(version, FEATURES, current.partition):
+        frame = pl.read_parquet(location, glob=False, storage_options=version.store.storage_options() or None)
     return np.asarray(frame["hash"].to_numpy(), dtype=np.uint64)
 
 
 def _outcome(version: ModelVersion, current: Current, state: Any, trigger: str) -> Outcome:
     metrics = [
-        Metric(metric="rows", value=current.rows, n=current.rows),
-        _repeats("duplicate_row_excess", current),
-        _repeats("repeated_row_excess", current),
+        _rows(current),
+        _repeats("duplicate_row_excess", "equal an earlier row of the partition", current),
+        _repeats("repeated_row_excess", "are in the partition before as well", current),
     ]
     if trigger == "arrival" and (late := _lateness(version, current)) is not None:
         metrics.append(late)
@@ -211,16 +224,26 @@ def _outcome(version: ModelVersion, current: Current, state: Any, trigger: str) 
         state,
         tuple(metrics),
         current.inputs,
+        reason="; ".join(str(metric.note) for metric in metrics if metric.status != "ok"),
         rows=current.rows,
         digest=current.digest,
         plots={"rows": current.rows},
     )
 
 
-def _repeats(name: str, current: Current) -> Metric:
+def _rows(current: Current) -> Metric:
+    if current.rows:
+        return Metric(metric="rows", value=current.rows, n=current.rows)
+    return Metric(metric="rows", value=0.0, n=0, status="insufficient_data", note="the files hold no rows")
+
+
+def _repeats(name: str, what: str, current: Current) -> Metric:
     excess = float(current.measured[name])
-    status: Status = "breach" if excess > CRITICAL_POINTS else "warn" if excess >= REPEATS_WARN else "ok"
-    return Metric(metric=name, value=excess, n=current.rows, threshold=REPEATS_WARN, status=status)
+    if excess < REPEATS_WARN:
+        return Metric(metric=name, value=excess, n=current.rows, threshold=REPEATS_WARN)
+    status: Status = "breach" if excess > CRITICAL_POINTS else "warn"
+    note = f"{excess:.1%} of the rows, beyond what the reference has, {what}"
+    return Metric(metric=name, value=excess, n=current.rows, threshold=REPEATS_WARN, status=status, note=note)
 
 
 def _lateness(version: ModelVersion, current: Current) -> Metric | None:
@@ -230,16 +253,18 @@ def _lateness(version: ModelVersion, current: Current) -> Metric | None:
         return None
     _, end = version.calendar.window(current.partition)
     hours = (datetime.fromisoformat(current.measured["arrived_at"]) - end) / timedelta(hours=1)
-    return Metric(metric="arrival_hours", value=hours, threshold=sla, status="warn" if hours > sla else "ok")
+    late = Metric(metric="arrival_hours", value=hours, threshold=sla)
+    if hours <= sla:
+        return late
+    note = f"the data arrived {hours:.1f} h after the partition's end, source.sla_hours is {sla:g}"
+    return late.model_copy(update={"status": "warn", "note": note})
 
 
-def _blocked(partition: str, problems: Sequence[Flaw], inputs: tuple[Input, ...], uri: str) -> Outcome:
+def _blocked(
+    partition: str, problems: Sequence[Flaw], *, inputs: tuple[Input, ...], uri: str, arrived_at: datetime
+) -> Outcome:
     metrics = tuple(Metric(metric=name, column=column, status="breach", note=note) for name, column, note in problems)
     listed = "; ".join(note for _, _, note in problems[:5])
     more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
     reason = f"{listed}{more}. Correct the files of {uri} and run the partition again."
-    return blocked(FEATURES, partition, metrics, reason, inputs)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+    return replace(blocked(FEATURES, partition, metrics, reason, inputs), arrived_at=arrived_at)

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from resources.engines.counting import Counts
 
+from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, locations
 from monitoring_assets.stability.profile import WHOLE, ReferenceProfile, SegmentKey
 from monitoring_assets.stability.psi import IntArray
@@ -122,9 +123,10 @@ class Distributions:
             assert current is not None  # noqa: S101 - callers ask for present partitions only
             store = self._version.store
             [location] = locations(store, self._version.path(DISTRIBUTION, partition), current)
-            self._frames[partition] = pl.read_parquet(
-                location, glob=False, storage_options=store.storage_options() or None
-            )
+            with reading(self._version, DISTRIBUTION, partition):
+                self._frames[partition] = pl.read_parquet(
+                    location, glob=False, storage_options=store.storage_options() or None
+                )
         return self._frames[partition]
 
 

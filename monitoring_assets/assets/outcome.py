@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from monitoring_assets.results import Input, Kind, Metric, Status, gravest
@@ -16,7 +17,8 @@ class Outcome:
 
     ``materialised`` wrote new data, ``reused`` found the same inputs and code already done, ``missing`` had no
     source data, ``blocked`` failed a blocking check and published nothing, ``skipped`` had no usable upstream.
-    ``plots`` are numbers for the materialisation's metadata, which Dagit draws over partitions.
+    ``plots`` are numbers for the materialisation's metadata, which Dagit draws over partitions. ``arrived_at`` is when
+    the data of blocked features arrived: there is no stored partition that could tell.
     """
 
     asset: str
@@ -30,6 +32,7 @@ class Outcome:
     digest: str = ""
     plots: dict[str, Any] = field(default_factory=dict)
     forced_status: Status | None = None
+    arrived_at: datetime | None = None
 
     @property
     def usable(self) -> bool:

@@ -40,11 +40,11 @@ def run(
         if asset in assets:
             for outcomes in _materialise(version, asset, partitions, done, distributions, trigger=trigger, force=force):
                 done[asset] |= {outcome.partition: outcome for outcome in outcomes}
-                yield [record(version, outcome, trigger) for outcome in outcomes]
+                yield [record(version, outcome, trigger, _arrival(done, outcome.partition)) for outcome in outcomes]
     for partition, outcome in _blocked(done).items():
         unasked = [kind for kind in (PSI, CSI) if kind not in assets]
         yield [
-            record(version, skipped(kind, partition, kind, outcome, outcome.asset), trigger)  # type: ignore[arg-type]
+            record(version, skipped(kind, partition, kind, outcome, outcome.asset), trigger, _arrival(done, partition))  # type: ignore[arg-type]
             for kind in unasked
         ]
 
@@ -90,8 +90,13 @@ def _blocked(done: dict[str, dict[str, Outcome]]) -> dict[str, Outcome]:
     return found
 
 
-def record(version: ModelVersion, outcome: Outcome, trigger: Trigger) -> Recorded:
-    """Write the result of an outcome."""
+def _arrival(done: dict[str, dict[str, Outcome]], partition: str) -> datetime | None:
+    rows = done[FEATURES].get(partition)
+    return rows.arrived_at if rows is not None else None
+
+
+def record(version: ModelVersion, outcome: Outcome, trigger: Trigger, arrived_at: datetime | None = None) -> Recorded:
+    """Write the result of an outcome; ``arrived_at`` is when the data came, where no stored features tell."""
     now = version.clock()
     result = Result(
         model=version.manifest.model,
@@ -103,18 +108,19 @@ def record(version: ModelVersion, outcome: Outcome, trigger: Trigger) -> Recorde
         reason=outcome.reason,
         recorded_at=now,
         trigger=trigger,
-        live=trigger == "arrival" and _live(version, outcome.partition, now),
+        live=trigger == "arrival" and _live(version, outcome.partition, now, arrived_at),
         inputs=outcome.inputs,
         metrics=outcome.metrics,
     )
     return Recorded(outcome, write_result(version.store, result, version.calendar.encode(outcome.partition)))
 
 
-def _live(version: ModelVersion, partition: str, now: datetime) -> bool:
+def _live(version: ModelVersion, partition: str, now: datetime, arrived_at: datetime | None) -> bool:
     calendar = version.calendar
     _, end = calendar.window(partition)
-    rows = version.current(FEATURES, partition)
-    due = max(end, datetime.fromisoformat(rows.measured["arrived_at"])) if rows is not None else end
+    if arrived_at is None and (rows := version.current(FEATURES, partition)) is not None:
+        arrived_at = datetime.fromisoformat(rows.measured["arrived_at"])
+    due = max(end, arrived_at) if arrived_at is not None else end
     newest = calendar.latest_complete(now)
     since = max(0, len(calendar.keys(partition, newest)) - 1) if newest is not None else 0
     grace = GRACE_HOURLY if calendar.every == "hour" else GRACE

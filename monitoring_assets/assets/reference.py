@@ -10,17 +10,17 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from resources.engines.counting import Counts
-from resources.engines.polars_counting import count_parquet
 
 from monitoring_assets import scoring
-from monitoring_assets.assets.counting import count_plan
 from monitoring_assets.assets import source
+from monitoring_assets.assets.counting import count_plan
 from monitoring_assets.assets.source import NUMBERS, column_expression, physical
 from monitoring_assets.manifest import Feature, Manifest, identity_digest
 from monitoring_assets.stability.binning import CategoricalBins, NumericBins, numeric_bins, psi_groups, tail_limits
 from monitoring_assets.stability.profile import WHOLE, Canary, ColumnProfile, ReferenceProfile, Tails
 from monitoring_assets.stability.significance import between_day_dispersion
+from resources.engines.counting import Counts
+from resources.engines.polars_counting import count_parquet
 from resources.errors import BadInput
 from resources.registry import VersionFiles
 

@@ -14,6 +14,7 @@ import polars as pl
 from monitoring_assets import scoring
 from monitoring_assets.assets import features
 from monitoring_assets.assets.outcome import Outcome, blocked, skipped
+from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, content_digest, data_file, locations, publish, read_current
 from monitoring_assets.results import Input, Metric
 from monitoring_assets.version import FEATURES, SCORES, ModelVersion
@@ -125,7 +126,8 @@ def _write(
     counts: list[int] = []
     invalid = {"missing": 0, "infinite": 0, "outside the range": 0}
     for location in features.parts(version, rows):
-        frame = pl.read_parquet(location, glob=False, storage_options=options)
+        with reading(version, FEATURES, rows.partition):
+            frame = pl.read_parquet(location, glob=False, storage_options=options)
         scores = how.scorer(frame if frames is None else frames(frame))
         finite = np.isfinite(scores)
         invalid["missing"] += int(np.isnan(scores).sum())

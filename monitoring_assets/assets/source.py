@@ -16,6 +16,10 @@ BATCH_CELLS = 50_000_000
 NUMBERS: tuple[Physical, ...] = ("number", "integer", "null")
 
 
+class UnreadableSource(Exception):
+    """The rows of a source file cannot be read; the message names the file."""
+
+
 def partition_files(version: ModelVersion, partition: str) -> tuple[str, list[SourceFile], str]:
     """The source URI of a partition, its files, and why there are none (an empty string when there are).
 
@@ -72,12 +76,15 @@ def scan(files: Sequence[SourceFile], endpoint: str | None) -> pl.LazyFrame:
 def batches(
     files: Sequence[SourceFile], expressions: Sequence[pl.Expr], columns: int, endpoint: str | None
 ) -> Iterator[pl.DataFrame]:
-    """The files' rows in order, in frames of bounded size that do not depend on how the rows are spread over files."""
+    """The files' rows in order, in frames of bounded size that do not depend on how the rows are spread over files.
+
+    Raises UnreadableSource.
+    """
     rows = max(10_000, BATCH_CELLS // max(columns, 1))
     rest: list[pl.DataFrame] = []
     held = 0
     for file in files:
-        for batch in scan([file], endpoint).select(expressions).collect_batches(chunk_size=rows, maintain_order=True):
+        for batch in _file_batches(file, expressions, rows, endpoint):
             rest.append(batch)
             held += batch.height
             while held >= rows:
@@ -86,3 +93,22 @@ def batches(
                 rest, held = [joined.slice(rows)], held - rows
     if held:
         yield pl.concat(rest).rechunk()
+
+
+def _file_batches(
+    file: SourceFile, expressions: Sequence[pl.Expr], rows: int, endpoint: str | None
+) -> Iterator[pl.DataFrame]:
+    try:
+        yield from scan([file], endpoint).select(expressions).collect_batches(chunk_size=rows, maintain_order=True)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UnreadableSource(f"{file_name(file)}: {first_line(error)}") from error
+
+
+def file_name(file: SourceFile) -> str:
+    """The file as messages name it, beside the URI of its partition."""
+    return file.uri.rsplit("/", 1)[-1]
+
+
+def first_line(error: Exception) -> str:
+    """What a message can quote of an error of Polars, which explains itself over many lines."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Entry point: runs a verb and ends the process with the exit code of what went wrong."""
+    # SIGTERM ends a process as Ctrl-C does: temporary folders go, and the run is recorded as interrupted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from monitoring_assets.cli.output import echo_json, error_console, table
+from monitoring_assets.cli.output import echo_json, error_console, table, working
 from monitoring_assets.cli.run import STAGES, exit_code
 from resources.errors import BadInput
 from resources.settings import Settings
@@ -47,7 +47,8 @@ def command(
     """
     from monitoring_assets.cli.execution import open_version
 
-    found = open_version(settings, model, version, manifest_digest)
+    with working(f"onboarding {model} {version}"):
+        found = open_version(settings, model, version, manifest_digest)
     partitions = _range(found, first, last)
     recorded = backfill(found, partitions, force=force, verbose=verbose)
     _print(found, partitions, recorded, as_json)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from monitoring_assets.cli.output import echo_json
+from monitoring_assets.cli.output import echo_json, working
 from resources.errors import BadInput
 from resources.settings import Settings
 
@@ -44,7 +44,8 @@ def command(
         partition = counted[-1]
     found.calendar.validate(partition)
     folder = out or settings.home / "docs" / model / version / found.calendar.encode(partition)
-    index = build(found, partition, folder)
+    with working(f"building the docs of {partition}"):
+        index = build(found, partition, folder)
     if as_json:
         echo_json({"partition": partition, "index": str(index)})
     else:

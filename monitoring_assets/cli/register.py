@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from monitoring_assets.cli.output import echo_json
+from monitoring_assets.cli.output import echo_json, working
 from resources.settings import Settings
 
 
@@ -22,7 +22,8 @@ def command(settings: Settings, folder: Path, as_json: bool) -> None:
     """
     from monitoring_assets.deployment import register
 
-    manifest, created = register(folder, settings)
+    with working(f"checking and uploading {folder}"):
+        manifest, created = register(folder, settings)
     if as_json:
         echo_json({"model": manifest.model, "version": manifest.version, "registered": created})
         return

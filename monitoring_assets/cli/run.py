@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from monitoring_assets.cli.output import echo_json, table
+from monitoring_assets.cli.output import echo_json, table, working
 from resources.errors import EXIT_BAD_INPUT, EXIT_BLOCKED
 from resources.settings import Settings
 
@@ -66,10 +66,10 @@ def command(
     from monitoring_assets.cli.execution import execute, open_version
     from monitoring_assets.instance import open_instance
 
-    found = open_version(settings, model, version, manifest_digest)
-    found.calendar.validate(partition)
-    assets = STAGES.get(stage, (stage,))
-    with open_instance(settings) as instance:
+    with working(f"{model} {version}, {partition}: {stage}"), open_instance(settings) as instance:
+        found = open_version(settings, model, version, manifest_digest)
+        found.calendar.validate(partition)
+        assets = STAGES.get(stage, (stage,))
         recorded = execute(
             found,
             instance,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from monitoring_assets.cli.output import echo_json
+from monitoring_assets.cli.output import echo_json, working
 from resources.settings import Settings
 
 
@@ -21,7 +21,8 @@ def command(settings: Settings, folder: Path, as_json: bool) -> None:
     """
     from monitoring_assets.deployment import check_folder
 
-    manifest, profile = check_folder(folder, settings)
+    with working(f"checking {folder}"):
+        manifest, profile = check_folder(folder, settings)
     facts = {
         "model": manifest.model,
         "version": manifest.version,
