@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from monitoring_assets import layout
 from monitoring_assets.manifest import Manifest
-from monitoring_assets.manifest_yaml import parse_manifest
-from monitoring_assets.onboarding import check_supported, deployed_files
+from monitoring_assets.onboarding import deployed_files, deployed_manifest
 from resources.errors import BadInput
 from resources.settings import Settings
 
@@ -27,14 +26,12 @@ def snapshot(settings: Settings) -> Snapshot:
     for model in registry.list_folders(""):
         for version in registry.list_folders(model):
             files = deployed_files(registry, model, version)
-            blob, where = files.get(layout.MANIFEST_FILE), files.where(layout.MANIFEST_FILE)
-            if blob is None:
-                continue
+            where = files.where(layout.MANIFEST_FILE)
             try:
-                manifest = parse_manifest(blob.data, where=where)
-                check_supported(manifest, settings)
-                if (manifest.model, manifest.version) != (model, version):
-                    raise BadInput(f"it says {manifest.model} {manifest.version}; a manifest lies in its own folder")
+                blob = files.get(layout.MANIFEST_FILE)
+                if blob is None:
+                    continue
+                manifest = deployed_manifest(blob.data, where, model, version, settings)
             except BadInput as error:
                 quarantined[where] = str(error)
                 continue

@@ -56,6 +56,13 @@ def _text_problem(value: str) -> Problem | None:
     return None
 
 
+def _column_problem(value: str) -> Problem | None:
+    # Polars selects columns by such patterns, and has no way to quote them.
+    if value == "*" or (value.startswith("^") and value.endswith("$")):
+        return Problem("", f"{shown(value)} is read as a pattern, not as a name", "rename the column in the data")
+    return _text_problem(value)
+
+
 def _model_problem(value: str) -> Problem | None:
     if len(value) <= 63 and _MODEL.fullmatch(value):
         return None
@@ -187,7 +194,7 @@ def _kind(value: Any) -> str:
 ModelName = Annotated[str, _checked(_model_problem)]
 Version = Annotated[str, _checked(_version_problem)]
 Text = Annotated[str, _checked(_text_problem)]
-ColumnName = Text
+ColumnName = Annotated[str, _checked(_column_problem)]
 RelativePath = Annotated[str, _checked(_relative_path_problem)]
 FileName = Annotated[str, _checked(_file_name_problem)]
 ImageDigest = Annotated[str, _checked(_image_problem)]

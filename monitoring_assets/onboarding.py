@@ -36,13 +36,7 @@ def onboard(settings: Settings, model: str, version: str, clock: Clock = utc_now
             f"{model} {version} is not in the registry: {where} does not exist. "
             f"Deploy it with `scorewatch register DIR`{_known(registry, model)}."
         )
-    manifest = parse_manifest(blob.data, where=where)
-    if (manifest.model, manifest.version) != (model, version):
-        raise BadInput(
-            f"{where} says model {manifest.model}, version {manifest.version}; "
-            "a manifest lies in the folder that it names."
-        )
-    check_supported(manifest, settings)
+    manifest = deployed_manifest(blob.data, where, model, version, settings)
     digest = pin(store, blob.data)
     profile = load_profile(store, manifest) or _freeze(store, files, manifest)
     return ModelVersion(manifest, digest, profile, store, files, settings, clock)
@@ -83,6 +77,18 @@ def pin(store: ObjectStore, manifest: bytes) -> str:
     digest = hashlib.sha256(manifest).hexdigest()
     store.put_if_absent(layout.manifest(digest), manifest)
     return digest
+
+
+def deployed_manifest(data: bytes, where: str, model: str, version: str, settings: Settings) -> Manifest:
+    """The manifest that lies at ``where``, in the folder of ``model`` and ``version``; raises BadInput."""
+    manifest = parse_manifest(data, where=where)
+    if (manifest.model, manifest.version) != (model, version):
+        raise BadInput(
+            f"{where}: model and version: it says {manifest.model} {manifest.version}, and lies in the folder of "
+            f"{model} {version}; correct them, or move it."
+        )
+    check_supported(manifest, settings)
+    return manifest
 
 
 def check_supported(manifest: Manifest, settings: Settings) -> None:

@@ -69,9 +69,10 @@ def container_scores_location() -> str:
 
 
 def canary_difference(canary: Canary, scorer: Scorer, features: tuple[tuple[str, bool], ...]) -> float:
-    """Largest difference between the canary's frozen scores and what the scorer gives its rows now."""
+    """Largest difference between the canary's frozen scores and what its rows get now; infinite where they get none."""
     now = scorer(canary_frame(canary.rows, features))
-    return float(np.max(np.abs(now - np.asarray(canary.scores)), initial=0.0))
+    difference = np.abs(now - np.asarray(canary.scores))
+    return float(np.max(np.where(np.isnan(difference), np.inf, difference), initial=0.0))
 
 
 def canary_frame(rows: dict[str, list[object]], features: tuple[tuple[str, bool], ...]) -> pl.DataFrame:

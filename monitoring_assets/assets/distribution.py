@@ -6,8 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from resources.engines.polars_counting import count_parquet
-
 from monitoring_assets.assets import features, scores
 from monitoring_assets.assets.counting import count_plan
 from monitoring_assets.assets.history import Distributions, to_frame
@@ -16,6 +14,7 @@ from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, content_digest, data_file, publish, read_current
 from monitoring_assets.results import Input, Metric
 from monitoring_assets.version import DISTRIBUTION, FEATURES, SCORES, ModelVersion
+from resources.engines.polars_counting import count_parquet
 
 CODE_VERSION = "1"
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from resources.engines.counting import Counts
 
 from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, locations
 from monitoring_assets.stability.profile import WHOLE, ReferenceProfile, SegmentKey
 from monitoring_assets.stability.psi import IntArray
 from monitoring_assets.version import DISTRIBUTION, ModelVersion
+from resources.engines.counting import Counts
 
 SCHEMA = pl.Schema(
     {
@@ -26,30 +26,30 @@ SCHEMA = pl.Schema(
         "score_sum": pl.Int64,
     }
 )
-BINS, TAILS, CELLS = "bins", "tails", "score cells"
+BINS, TAILS, NON_FINITE, CELLS = "bins", "tails", "non-finite", "score cells"
 
 
 def to_frame(counts: Counts) -> pl.DataFrame:
-    """The counts of one partition as rows that are not zero; ``from_frames`` is the way back."""
-    frames = []
+    """The counts of one partition as rows, those that are zero left out."""
+    labels: list[tuple[str, str, str, str]] = []
+    vectors: list[IntArray] = []
+    sums: list[IntArray] = []
     for (segment, value), columns in counts.bins.items():
         for column, vector in columns.items():
-            sums = counts.score_sums[segment, value][column]
-            frames.append(_rows(BINS, column, segment, value, vector, sums))
-            tails = counts.tails[segment, value][column]
-            frames.append(_rows(TAILS, column, segment, value, tails, np.zeros_like(tails)))
-    frames.append(_rows(CELLS, "", "", "", counts.score_cells, np.zeros_like(counts.score_cells)))
-    return pl.concat(frames)
-
-
-def _rows(part: str, column: str, segment: str, value: str, counts: IntArray, sums: IntArray) -> pl.DataFrame:
-    index = np.flatnonzero((counts != 0) | (sums != 0))
-    names = {"part": part, "column": column, "segment": segment, "value": value}
-    numbers = {"index": index.astype(np.int32), "count": counts[index], "score_sum": sums[index]}
-    return (
-        pl.DataFrame(numbers)
-        .with_columns(**{name: pl.lit(text) for name, text in names.items()})
-        .select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+            tails, non_finite = counts.tails[segment, value][column], counts.non_finite[segment, value][column]
+            vectors += [vector, tails, non_finite]
+            sums += [counts.score_sums[segment, value][column], np.zeros_like(tails), np.zeros_like(non_finite)]
+            labels += [(part, column, segment, value) for part in (BINS, TAILS, NON_FINITE)]
+    labels.append((CELLS, "", "", ""))
+    vectors.append(counts.score_cells)
+    sums.append(np.zeros_like(counts.score_cells))
+    sizes = [len(vector) for vector in vectors]
+    numbers, summed = np.concatenate(vectors), np.concatenate(sums)
+    kept = np.flatnonzero((numbers != 0) | (summed != 0))
+    index = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
+    named = pl.DataFrame(labels, schema=list(SCHEMA)[:4], orient="row")[np.repeat(np.arange(len(labels)), sizes)[kept]]
+    return named.with_columns(
+        pl.Series("index", index[kept]), pl.Series("count", numbers[kept]), pl.Series("score_sum", summed[kept])
     )
 
 

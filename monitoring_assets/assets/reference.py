@@ -15,6 +15,7 @@ from monitoring_assets import scoring
 from monitoring_assets.assets import source
 from monitoring_assets.assets.counting import count_plan
 from monitoring_assets.assets.source import NUMBERS, column_expression, physical
+from monitoring_assets.expectations.batch import refuse_measure_names
 from monitoring_assets.manifest import Feature, Manifest, identity_digest
 from monitoring_assets.stability.binning import CategoricalBins, NumericBins, numeric_bins, psi_groups, tail_limits
 from monitoring_assets.stability.profile import WHOLE, Canary, ColumnProfile, ReferenceProfile, Tails
@@ -53,6 +54,7 @@ def build_profile(manifest: Manifest, files: VersionFiles) -> ReferenceProfile:
         frame = _scored(manifest, frame, scorer, where)
         columns = [_column(frame, feature, physical(schema[feature.name]), where) for feature in features]
         columns.append(_score_column(manifest, frame))
+        refuse_measure_names(column.name for column in columns)
         segments = {name: _top_values(frame, name) for name in manifest.segments}
         counts = _count(manifest, frame, columns, segments, Path(folder))
     return ReferenceProfile(

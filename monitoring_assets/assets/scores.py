@@ -108,10 +108,11 @@ def _prepare(version: ModelVersion) -> Scoring:
     if profile.canary is None:
         return Scoring(scorer, found, (matches,))
     difference = scoring.canary_difference(profile.canary, scorer, kinds)
-    canary = Metric(metric="canary_difference", value=difference, threshold=scoring.CANARY_TOLERANCE)
-    if not difference <= scoring.CANARY_TOLERANCE:
-        rows = len(profile.canary.scores)
-        note = f"{rows} reference rows no longer get their frozen scores (off by up to {difference:.3g})"
+    value = difference if np.isfinite(difference) else None
+    canary = Metric(metric="canary_difference", value=value, threshold=scoring.CANARY_TOLERANCE)
+    if difference > scoring.CANARY_TOLERANCE:
+        rows, found = len(profile.canary.scores), "some get none" if value is None else f"off by up to {value:.3g}"
+        note = f"{rows} reference rows no longer get their frozen scores ({found})"
         canary = canary.model_copy(update={"status": "breach", "note": f"{note}; compare the runtime's version"})
     return Scoring(scorer, found, (matches, canary))
 

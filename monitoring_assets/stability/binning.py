@@ -63,19 +63,19 @@ class CategoricalBins:
 def numeric_bins(values: FloatArray, rows: int, specials: Sequence[float]) -> NumericBins:
     """Bins of a numeric column from its valid reference values (no null, no special value), out of ``rows`` rows.
 
+    Infinities get no bin of their own: they fall into the outer ranges, or are unseen.
+
     Mass points are taken out before the deciles, whose edges are values of the reference: plain deciles hide a
     change of coding (Taiwan's PAY_6 → PAY_0 is .147 by deciles and .926 by value).
     """
-    distinct, counts = np.unique(values, return_counts=True)
+    finite = values[np.isfinite(values)]
+    distinct, counts = np.unique(finite, return_counts=True)
     if len(distinct) <= MAX_DISTINCT:
         return NumericBins(tuple(distinct.tolist()), (), tuple(sorted(specials)), unseen=True)
     points = distinct[counts >= MASS_POINT * rows]
-    rest = values[~np.isin(values, points)]
-    if rest.size == 0:
-        edges = np.empty(0)
-    else:
-        edges = np.unique(np.quantile(rest, np.arange(1, 10) / 10, method="inverted_cdf"))
-        edges = edges[np.isfinite(edges) & (edges < rest.max())]
+    rest = finite[~np.isin(finite, points)]
+    edges = np.unique(np.quantile(rest, np.arange(1, 10) / 10, method="inverted_cdf"))
+    edges = edges[edges < rest.max()]
     return NumericBins(tuple(points.tolist()), tuple(edges.tolist()), tuple(sorted(specials)), unseen=False)
 
 

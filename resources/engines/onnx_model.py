@@ -49,12 +49,13 @@ class OnnxModel:
             output = np.asarray(self._session.run([self._output], self._inputs(frame))[0], dtype=np.float64)
         except Exception as error:
             raise BadInput(f"{self._where} failed while scoring {frame.height} rows: {_first_line(error)}.") from error
-        column = output.reshape(frame.height, -1) if frame.height else output.reshape(0, 1)
-        if column.shape[1] > 2:
+        rows = frame.height
+        if output.ndim == 0 or output.shape[0] != rows or output.size > 2 * rows:
             raise BadInput(
-                f"{self._where} gives {column.shape[1]} numbers a row; a score is one (or two, bad and good)."
+                f"{self._where} gives an output of shape {list(output.shape)} for {rows} rows; a score is one number "
+                "a row (or two, good and bad)."
             )
-        return np.ascontiguousarray(column[:, -1])
+        return np.ascontiguousarray(output.reshape(rows, -1 if rows else 1)[:, -1])
 
     def _inputs(self, frame: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:
         inputs = self._session.get_inputs()
@@ -107,7 +108,10 @@ def _column(series: pl.Series, onnx_type: str) -> npt.NDArray[Any]:
     if onnx_type == "tensor(string)":
         texts = series.fill_null("") if series.null_count() else series
         return texts.to_numpy().astype(object).reshape(-1, 1)
-    return _numbers(series).astype(_NUMBERS[onnx_type]).reshape(-1, 1)
+    numbers = _numbers(series)
+    if onnx_type == "tensor(int64)" and not np.isfinite(numbers).all():
+        raise BadInput(f"{series.name!r} has null or infinite values, which its int64 input cannot hold; use float")
+    return numbers.astype(_NUMBERS[onnx_type]).reshape(-1, 1)
 
 
 def _numbers(series: pl.Series) -> npt.NDArray[np.float64]:
