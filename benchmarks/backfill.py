@@ -60,7 +60,9 @@ def run() -> dict[str, float]:
 
 
 def _stage(environment: dict[str, str], stage: str, partition: str) -> Usage:
-    return _scorewatch(environment, "run", "small-model", "1.0.0", "--stage", stage, "--partition", partition, "--force")
+    return _scorewatch(
+        environment, "run", "small-model", "1.0.0", "--stage", stage, "--partition", partition, "--force"
+    )
 
 
 def _scorewatch(environment: dict[str, str], *arguments: str) -> Usage:

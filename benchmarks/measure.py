@@ -1,48 +1,48 @@
-"""What a piece of work costs: CPU seconds and peak memory, measured in a process of its own."""
+"""What a piece of work costs, measured as a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process used: CPU seconds of its work and of its whole life, and its largest resident size in GiB."""
+    """What a process took: wall seconds, CPU seconds of all its threads, its largest resident size, what it printed."""
 
-    work_cpu_s: float
-    process_cpu_s: float
+    wall_s: float
+    cpu_s: float
     peak_gib: float
+    output: str
 
 
-def report(work: Callable[[], object]) -> None:
-    """Do ``work`` and print its CPU seconds (all threads, user and system) for ``run`` to read; in the child process."""
-    before = os.times()
-    work()
-    after = os.times()
-    print(json.dumps({"work_cpu_s": after.user - before.user + after.system - before.system}))
+def measured(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Usage:
+    """Run a command to the end, with its children. Raises subprocess.CalledProcessError when it fails.
 
-
-def run(module: str, arguments: Sequence[str]) -> Usage:
-    """Run ``python -m module arguments``, whose last line is that of ``report``, and measure the process.
-
-    Raises subprocess.CalledProcessError when it fails.
+    A process starts with the peak memory of the one it was forked from, so a small one stands between.
     """
-    command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own modules
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        output = process.stdout.read()
-        _, status, resources = os.wait4(process.pid, 0)
+    between = [sys.executable, __file__, *command]
+    done = subprocess.run(between, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    return Usage(**json.loads(done.stdout))
+
+
+def _measured(command: Sequence[str]) -> Usage:
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - a benchmark's own
+        output = process.stdout.read() if process.stdout else ""
+        _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, output)
-    work = json.loads(output.splitlines()[-1])["work_cpu_s"]
-    # Linux counts the resident size in KiB, macOS in bytes.
+        sys.exit(process.returncode)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Usage(work, resources.ru_utime + resources.ru_stime, resources.ru_maxrss * unit / 2**30)
+    cpu = used.ru_utime + used.ru_stime
+    return Usage(time.perf_counter() - start, cpu, used.ru_maxrss * unit / 2**30, output)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_measured(sys.argv[1:]))))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,16 +21,16 @@ DAGSTER_YAML = """\
 # Written by scorewatch when there was none; it is yours to change.
 telemetry:
   enabled: false
+nux:
+  enabled: false
 run_monitoring:
   enabled: false
 """
+HOST_TAG, PROCESS_TAG = "scorewatch/host", "scorewatch/process"
 
 
 def prepare_instance(settings: Settings) -> None:
-    """Create the instance's folder and configuration if there are none, and its storage, before anybody else does.
-
-    Several processes that start on an empty instance at once corrupt its storage (Dagster 1.13).
-    """
+    """Create the instance's folder and configuration if there are none, and let Dagster know where they are."""
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     try:
         with (settings.dagster_home / "dagster.yaml").open("x") as file:
@@ -40,11 +42,17 @@ def prepare_instance(settings: Settings) -> None:
 
 @contextmanager
 def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
-    """The instance that every process of this deployment shares."""
+    """The instance that every process of this deployment shares; whoever opens it first creates its storage.
+
+    One at a time: several processes that open an empty instance at once corrupt its storage (Dagster 1.13).
+    """
     from dagster import DagsterInstance  # noqa: PLC0415
 
     prepare_instance(settings)
-    with DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+    with (settings.dagster_home / ".opening").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        opened = DagsterInstance.from_config(str(settings.dagster_home))
+    with opened as instance:
         yield instance
 
 
@@ -76,7 +84,8 @@ def report_reference(instance: DagsterInstance, version: ModelVersion) -> None:
     """Record the frozen reference as materialised, once for each digest, so that lineage starts from something."""
     import dagster as dg  # noqa: PLC0415
 
-    from monitoring_assets.assets.factory import asset_key, reference_metadata  # noqa: PLC0415
+    from monitoring_assets.assets.events import asset_key  # noqa: PLC0415
+    from monitoring_assets.assets.factory import reference_metadata  # noqa: PLC0415
 
     key = asset_key(version.manifest.model, version.manifest.version, "reference")
     latest = instance.get_latest_materialization_event(key)
@@ -89,13 +98,42 @@ def report_reference(instance: DagsterInstance, version: ModelVersion) -> None:
 
 
 def unrecorded(instance: DagsterInstance, version: ModelVersion, partitions: Sequence[str]) -> set[str]:
-    """Partitions whose data is in the store, but not all of whose materialisations Dagster knows (a run was killed)."""
-    from monitoring_assets.assets.factory import asset_key  # noqa: PLC0415
-    from monitoring_assets.assets.pipeline import ORDER  # noqa: PLC0415
+    """Partitions whose data is in the store, while Dagster lacks a materialisation or its check (a run was killed)."""
+    from monitoring_assets.assets.events import asset_key, evaluated_partitions  # noqa: PLC0415
+    from monitoring_assets.assets.factory import CHECKS  # noqa: PLC0415
 
     wanted, found = set(partitions), set[str]()
-    for asset in ORDER:
+    for asset, check in CHECKS.items():
         key = asset_key(version.manifest.model, version.manifest.version, asset)
-        known = instance.get_materialized_partitions(key)
+        known = evaluated_partitions(instance, key, check)
         found |= {each for each in wanted - known if version.current(asset, each) is not None}
     return found
+
+
+def process_tags() -> dict[str, str]:
+    """Tags of a run that say which process runs it."""
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid())}
+
+
+def end_killed_runs(instance: DagsterInstance, version: ModelVersion) -> None:
+    """Record the version's runs whose process on this machine is gone as failed; they would be running for ever."""
+    from dagster import DagsterRunStatus, RunsFilter  # noqa: PLC0415
+
+    tags = {
+        "scorewatch/model": version.manifest.model,
+        "scorewatch/version": version.manifest.version,
+        HOST_TAG: socket.gethostname(),
+    }
+    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED], tags=tags)):
+        if not _alive(int(run.tags[PROCESS_TAG])):
+            instance.report_run_failed(run, "Its process ended without a word: it was killed.")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -87,7 +87,10 @@ def deployed_manifest(data: bytes, where: str, model: str, version: str, setting
             f"{where}: model and version: it says {manifest.model} {manifest.version}, and lies in the folder of "
             f"{model} {version}; correct them, or move it."
         )
-    check_supported(manifest, settings)
+    try:
+        check_supported(manifest, settings)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
     return manifest
 
 

@@ -109,18 +109,18 @@ def write_result(store: ObjectStore, result: Result, partition_path: str) -> Res
     result waits, one that never learns of a result would lose it.
     """
     folder = layout.results(result.model, result.version, partition_path, result.kind)
-    keys = [info.key for info in store.list(folder)]
-    newest = _newest_of_asset(store, keys, result.asset)
-    if newest is not None and newest.digest == result.digest and (newest.live or not result.live):
-        return newest
-    number = len(keys) + 1
     while True:
+        keys = [info.key for info in store.list(folder)]
+        newest = _newest_of_asset(store, keys, result.asset)
+        if newest is not None and newest.digest == result.digest and (newest.live or not result.live):
+            return newest
+        number = 1 + max((int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys), default=0)
         attempt = result.model_copy(update={"attempt": number})
         where = (result.model, result.version, partition_path, result.kind, number)
         store.put(layout.pending(*where), b"")
         if store.put_if_absent(layout.result(*where), attempt.to_json()):
             return attempt
-        number += 1
+        # Another run took the number: look whether it found the same.
 
 
 def _newest_of_asset(store: ObjectStore, keys: list[str], asset: str) -> Result | None:

@@ -271,25 +271,25 @@ class Lender:
         return {key: value for key, value in document.items() if value is not None}
 
     def model_folder(
-        self, manifest: dict[str, Any], *, reference: pl.DataFrame | None = None, artefact: bytes | None = None
+        self, manifest: dict[str, Any], *, rows: pl.DataFrame | None = None, artefact: bytes | None = None
     ) -> Path:
-        """A data scientist's folder with this manifest, ready to register."""
+        """A data scientist's folder with this manifest and the reference ``rows``, ready to register."""
         folder = self.folder / f"{manifest['model']}-{manifest['version']}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
-        (folder / "reference.parquet").write_bytes(_parquet(applications(3_000, 1) if reference is None else reference))
+        (folder / "reference.parquet").write_bytes(_parquet(applications(3_000, 1) if rows is None else rows))
         if manifest["score"]["kind"] == "onnx":
             (folder / "model.onnx").write_bytes(scoring_model() if artefact is None else artefact)
         return folder
 
     def onboard(
-        self, *, reference: pl.DataFrame | None = None, artefact: bytes | None = None, **manifest: Any
+        self, *, rows: pl.DataFrame | None = None, artefact: bytes | None = None, **manifest: Any
     ) -> ModelVersion:
         """Register a version and onboard it; the arguments are those of ``manifest`` and ``model_folder``."""
         from monitoring_assets import deployment, onboarding
 
         document = self.manifest(**manifest)
-        deployment.register(self.model_folder(document, reference=reference, artefact=artefact), self.settings)
+        deployment.register(self.model_folder(document, rows=rows, artefact=artefact), self.settings)
         return onboarding.onboard(self.settings, document["model"], document["version"], self.clock)
 
     def deploy_manifest(self, document: bytes, model: str = "ke-nano-loan", version: str = "1.0.0") -> str:
@@ -319,8 +319,8 @@ class Lender:
             os.utime(place, (modified, modified))
         return place
 
-    def keys(self, prefix: str = "") -> list[str]:
-        """Everything in the store below a prefix."""
+    def listed(self, prefix: str = "") -> list[str]:
+        """The keys of everything in the store below a prefix."""
         return [info.key for info in self.store.list(prefix)]
 
 

@@ -29,6 +29,18 @@ def asset_key(model: str, version: str, asset: str) -> dg.AssetKey:
     return dg.AssetKey([model, version, asset])
 
 
+def evaluated_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, check: str) -> set[str]:
+    """The asset's partitions whose newest materialisation is the one that the check's newest evaluation judged."""
+    infos = instance.event_log_storage.get_asset_check_partition_info([dg.AssetCheckKey(key, check)])
+    return {
+        info.partition_key
+        for info in infos
+        if info.partition_key is not None
+        and info.latest_target_materialization_storage_id is not None
+        and info.latest_target_materialization_storage_id == info.latest_materialization_storage_id
+    }
+
+
 class Reporter:
     """Reports what one run recorded, asset by asset."""
 

@@ -14,6 +14,7 @@ from monitoring_assets.version import CSI, DISTRIBUTION, FEATURES, PSI, SCORES, 
 
 ORDER = (FEATURES, SCORES, DISTRIBUTION, PSI, CSI)
 UPSTREAM = {SCORES: FEATURES, DISTRIBUTION: SCORES, PSI: DISTRIBUTION, CSI: DISTRIBUTION}
+CHUNK = 32
 GRACE = timedelta(hours=24)
 GRACE_HOURLY = timedelta(hours=2)
 
@@ -61,12 +62,15 @@ def _materialise(
 ) -> Iterator[list[Outcome]]:
     upstream = done[UPSTREAM[asset]] if asset in UPSTREAM else {}
     if asset == FEATURES:
-        for partition in partitions:
-            yield [features.materialise(version, partition, trigger=trigger, force=force)]
+        for chunk in _chunks(partitions):
+            yield [features.materialise(version, partition, trigger=trigger, force=force) for partition in chunk]
     elif asset == SCORES:
         prepared = scores.prepare(version)
-        for partition in partitions:
-            yield [scores.materialise(version, partition, upstream.get(partition), prepared, force=force)]
+        for chunk in _chunks(partitions):
+            yield [
+                scores.materialise(version, partition, upstream.get(partition), prepared, force=force)
+                for partition in chunk
+            ]
     elif asset == DISTRIBUTION:
         from monitoring_assets.assets import quality  # noqa: PLC0415
 
@@ -79,6 +83,11 @@ def _materialise(
         from monitoring_assets.assets import drift  # noqa: PLC0415
 
         yield drift.materialise(version, "psi" if asset == PSI else "csi", partitions, upstream, distributions)
+
+
+def _chunks(partitions: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Few enough that a killed run has little to record again, enough that recording them is cheap."""
+    return (partitions[start : start + CHUNK] for start in range(0, len(partitions), CHUNK))
 
 
 def _blocked(done: dict[str, dict[str, Outcome]]) -> dict[str, Outcome]:

@@ -89,7 +89,8 @@ def batches(
             held += batch.height
             while held >= rows:
                 joined = pl.concat(rest)
-                yield joined.head(rows)
+                # One chunk: how a frame is cut in memory shows in the bytes of its Parquet.
+                yield joined.head(rows).rechunk()
                 rest, held = [joined.slice(rows)], held - rows
     if held:
         yield pl.concat(rest).rechunk()

@@ -47,11 +47,13 @@ def execute(
     """
     import dagster as dg
 
-    from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, asset_key, group
-    from monitoring_assets.instance import report_reference
+    from monitoring_assets.assets.events import asset_key
+    from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group
+    from monitoring_assets.instance import end_killed_runs, process_tags, report_reference
 
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     manifest = version.manifest
+    end_killed_runs(instance, version)
     report_reference(instance, version)
     work = Work(
         version.settings,
@@ -68,6 +70,7 @@ def execute(
         "scorewatch/model": manifest.model,
         "scorewatch/version": manifest.version,
         "scorewatch/partitions": f"{partitions[0]}…{partitions[-1]}"[:60],
+        **process_tags(),
     }
     try:
         dg.materialize(
@@ -84,6 +87,8 @@ def execute(
     except dg.Failure:
         if not any(each.outcome.state == "blocked" for each in work.recorded):
             raise
+    except dg.DagsterExecutionInterruptedError:
+        raise KeyboardInterrupt from None
     return work.recorded
 
 

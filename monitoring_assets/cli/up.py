@@ -48,7 +48,7 @@ def command(settings: Settings, host: str, port: int) -> int:
     with _only_one(settings.home, url) as lock, StopSignals() as signals:
         click.echo("starting Dagster …", err=True)
         with open_instance(settings):
-            # Creates the storage. Several processes that start on an empty instance at once corrupt it.
+            # Creates the storage, before the children would all at once.
             pass
         with (
             tempfile.TemporaryDirectory(prefix="scorewatch-") as sockets,

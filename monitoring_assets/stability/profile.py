@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -106,11 +106,11 @@ class ReferenceProfile:
 
     def to_json(self) -> bytes:
         """Canonical JSON: equal profiles give equal bytes."""
-        document = asdict(self)
-        for column, profile in zip(document["columns"], self.columns, strict=True):
-            column["counts"] = [[*key, list(counts)] for key, counts in sorted(profile.counts.items())]
-            column["bins"] = _bins_to_json(profile.bins)
-        document["score_cells"] = sorted(self.score_cells.items())
+        document = _shallow(self) | {
+            "columns": [_column_to_json(column) for column in self.columns],
+            "score_cells": sorted(self.score_cells.items()),
+            "canary": self.canary and _shallow(self.canary),
+        }
         return json.dumps(
             {"schema": SCHEMA, **document}, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         ).encode()
@@ -136,6 +136,16 @@ class ReferenceProfile:
                 "canary": canary and Canary(rows=canary["rows"], scores=tuple(canary["scores"])),
             }
         )
+
+
+def _shallow(instance: ReferenceProfile | ColumnProfile | Canary) -> dict[str, Any]:
+    """Field by field; ``asdict`` would copy every count."""
+    return {each.name: getattr(instance, each.name) for each in fields(instance)}
+
+
+def _column_to_json(column: ColumnProfile) -> dict[str, Any]:
+    counts = [[*key, counts] for key, counts in sorted(column.counts.items())]
+    return _shallow(column) | {"counts": counts, "bins": _bins_to_json(column.bins)}
 
 
 def _bins_to_json(bins: NumericBins | CategoricalBins) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from resources.engines.counting import (
 
 Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 
-BLOCK_ROWS = 32_768
+BLOCK_ROWS = 65_536
 # Beyond so many limits a binary search is cheaper than comparing with each. Their number must fit a byte.
 COMPARED = 128
 
@@ -55,8 +55,8 @@ class NumericCells:
     """Cells of a numeric column.
 
     The limits are all values at which a meaning changes, ascending, each the top of a cell; ``x < v`` has its limit
-    right below v. The cell of x is the number of limits that x is at most. For what is missing that is 0, since a NaN is
-    at most nothing; the last cell is for those of the missing values that are NaN.
+    right below v. The cell of x is the number of limits that x is at most. For what is missing that is 0, since a NaN
+    is at most nothing; the last cell is for those of the missing values that are NaN.
     """
 
     def __init__(self, column: NumericColumn) -> None:
@@ -65,7 +65,8 @@ class NumericCells:
         low, high = (column.tails[:2], column.tails[2:]) if column.tails else ((), ())
         below = (float(np.nextafter(value, -np.inf)) for value in (*own, *low))
         largest = float(np.finfo(np.float64).max)
-        self._limits = np.array(sorted({*own, *below, *column.edges, *high, -np.inf, largest, np.inf}))
+        self._tops = sorted({*own, *below, *column.edges, *high, -np.inf, largest, np.inf})
+        self._limits = np.array(self._tops)
         self.size = len(self._limits) + 2
 
     def encode(self, values: npt.NDArray[np.float64], scratch: Scratch, out: Codes) -> int:
@@ -75,8 +76,8 @@ class NumericCells:
         if missing:
             low, high = np.fmin.reduce(values), np.fmax.reduce(values)
         # Only limits within the block's range tell its values apart: the outer ones, mostly, cost nothing.
-        start, stop = np.searchsorted(self._limits, (low, high))
-        passed = 0 if missing else len(self._limits) - int(stop)
+        start = bisect_left(self._tops, low)
+        passed = 0 if missing else len(self._limits) - bisect_left(self._tops, high)
         limits = self._limits[start : len(self._limits) - passed]
         if len(limits) > COMPARED:
             out[:] = len(self._limits) - np.searchsorted(self._limits, values)
@@ -94,8 +95,8 @@ class NumericCells:
     def meanings(self) -> list[CellMeaning]:
         """What each cell counts as."""
         null = self._column.bins - 1
-        tops = self._limits[::-1].tolist()
-        return [CellMeaning(null), *map(self._meaning, tops), CellMeaning(null, non_finite=(False, True))]
+        falling = map(self._meaning, reversed(self._tops))
+        return [CellMeaning(null), *falling, CellMeaning(null, non_finite=(False, True))]
 
     def _meaning(self, value: float) -> CellMeaning:
         column, tails = self._column, self._column.tails
@@ -111,10 +112,10 @@ class NumericCells:
 
 
 class CategoryCells:
-    """Cells of a categorical column or segment, from 64-bit hashes: 0 for unseen, 1 + its place for a known value, null.
+    """Cells of a categorical column or segment, from 64-bit hashes: 0 for unseen, 1 … K for known values, then null.
 
-    ``hashes`` are those of the K known values, uint64 [K], and ``null`` that of null, by the engine's hash function. Two
-    values with one hash would be counted as one; at 64 bits, an error of the memory is the likelier cause of that.
+    ``hashes`` are those of the K known values, uint64 [K], and ``null`` that of null, by the engine's hash function.
+    Two values with one hash would be counted as one; at 64 bits, a memory error is the likelier cause of a wrong count.
     """
 
     def __init__(self, hashes: npt.NDArray[np.uint64], null: int) -> None:

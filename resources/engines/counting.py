@@ -18,7 +18,7 @@ TAILS = ("below_min", "below_p001", "above_p999", "above_max")
 NON_FINITE = ("infinite", "nan")
 OTHER, NULL = "other", "null"
 
-# Keeps a sum of packed scores (see tally.py) within int64 for blocks of a few thousand rows.
+# With scores up to this, blocks of thousands of rows fit the sums that tally.py packs with their counts.
 _SCORE_LIMIT = 100_000.0
 
 Int64Array: TypeAlias = npt.NDArray[np.int64]
@@ -96,7 +96,7 @@ class SegmentColumn:
 
     @property
     def populations(self) -> tuple[Population, ...]:
-        """(segment, value) of each part; real values called "other" or "null" are counted with the rest of that name."""
+        """(segment, value) of each part. A real value "other" or "null" is counted with the rest of that name."""
         named = [value for value in self.values if value not in (OTHER, NULL)]
         return tuple((self.name, value) for value in (*named, OTHER, NULL))
 
@@ -140,13 +140,13 @@ class Counts:
     """Counts of some rows under one plan. They add: the sum over days is the count of all the days' rows, exactly.
 
     bins:           (segment, value) → column → rows per bin, int64 [bins]; ``WHOLE`` is the whole population.
-    score_sums:     likewise Σ score in micro-units (1e-6), of scores rounded to 1e-6. Invalid scores add nothing, and a
-                    score outside the plan's range counts as the end of the range that is nearer.
-    tails:          likewise rows in the order of ``TAILS``, int64 [4]: strictly outside the reference's tails, over valid
-                    values that are not special. Zero for categorical columns and columns without tails.
+    score_sums:     likewise Σ score in micro-units, of scores rounded to 1e-6. Invalid scores add nothing, and a score
+                    outside the plan's range counts as the end of the range that is nearer.
+    tails:          likewise rows in the order of ``TAILS``, int64 [4]: strictly outside the reference's tails, over
+                    valid values that are not special. Zero for categorical columns and columns without tails.
     non_finite:     likewise rows in the order of ``NON_FINITE``, int64 [2]; a NaN is also in the null bin.
-    score_cells:    int64 [10000], rows per equal cell of the score's range, by the score rounded to 1e-6; scores outside
-                    the range are in the end cells, invalid ones in none.
+    score_cells:    int64 [10000], rows per equal cell of the score's range, by the score rounded to 1e-6; scores
+                    outside the range are in the end cells, invalid ones in none.
     invalid_scores: rows whose score is null, NaN or infinite.
     """
 

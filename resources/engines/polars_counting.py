@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from resources.engines.cells import BLOCK_ROWS, CategoryCells, Codes, NumericCells, Scratch
-from resources.engines.counting import Counts, CountPlan, NumericColumn
+from resources.engines.counting import CountPlan, Counts, NumericColumn
 from resources.engines.tally import Tally
 from resources.errors import BadInput, InfrastructureError
 

@@ -18,14 +18,14 @@ from resources.engines.counting import (
     SCORE_CELLS,
     WHOLE,
     Column,
-    Counts,
     CountPlan,
+    Counts,
     Int64Array,
     NumericColumn,
 )
 
 # A table of this size stays in the processor's nearest cache, where an addition costs least.
-TABLE_CELLS = 5_000
+TABLE_CELLS = 8_000
 
 
 class Tally:
@@ -49,7 +49,7 @@ class Tally:
     def add(
         self, rows: int, columns: Sequence[Codes], parts: Sequence[Codes], scores: npt.NDArray[np.float64] | None
     ) -> None:
-        """Count a block of at most ``block_rows`` rows, given each column's and segment's cells [rows] and scores [rows].
+        """Count a block of at most ``block_rows`` rows: each column's and each segment's cells [rows], scores [rows].
 
         A null score must be NaN; without scores every sum is 0.
         """
@@ -97,12 +97,13 @@ class Tally:
         bins, score_sums = meanings.by_bin(rows), meanings.by_bin(sums)
         tails, non_finite = rows @ meanings.tails, rows @ meanings.non_finite
         populations = [WHOLE] if table.segment is None else self._parts[table.segment]
+        # Every row is in some part of the first segment, so its parts also make the whole.
         for part, population in enumerate(populations):
-            for whole in {population, WHOLE} if table.segment == 0 else {population}:
-                counts.bins[whole][name][:] += bins[part]
-                counts.score_sums[whole][name][:] += score_sums[part]
-                counts.tails[whole][name][:] += tails[part]
-                counts.non_finite[whole][name][:] += non_finite[part]
+            for key in {population, WHOLE} if table.segment == 0 else {population}:
+                counts.bins[key][name][:] += bins[part]
+                counts.score_sums[key][name][:] += score_sums[part]
+                counts.tails[key][name][:] += tails[part]
+                counts.non_finite[key][name][:] += non_finite[part]
 
 
 class _Meanings:
@@ -135,7 +136,7 @@ class _Table:
     def add(self, codes: Sequence[Codes], packed: Int64Array) -> None:
         """Add a block: the cells of the segment, if any, and of the columns [n], and what to add for each row [n]."""
         index = codes[0].astype(self._index_type)
-        for size, code in zip(self._shape[1 - len(codes) :], codes[1:], strict=True):
+        for size, code in zip(self._shape[len(self._shape) - len(codes) + 1 :], codes[1:], strict=True):
             index = index * size + code
         np.add.at(self._packed, index.astype(np.intp), packed)
 

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import polars as pl
+import pytest
+
+from monitoring_assets.stability.profile import WHOLE
+
+DAYS = [f"2026-01-{day:02d}" for day in range(1, 11)]
+
+
+@pytest.fixture
+def land(lender: Any) -> Any:
+    """``land(day, rows, income=0.0, age=0)``: a partition, its incomes and ages moved."""
+
+    def land(day: str, rows: int = 400, *, income: float = 0.0, where: pl.Expr | None = None) -> None:
+        moved = pl.col("income") + income
+        frame = lender.rows(day, rows)
+        lender.land(
+            day, frame.with_columns(income=moved if where is None else pl.when(where).then(moved).otherwise("income"))
+        )
+
+    return land
+
+
+def whole(result: Any, column: str) -> list[Any]:
+    return [metric for metric in result.metrics if metric.column == column and metric.segment is None]
+
+
+def test_a_shift_breaches_on_its_day_and_is_named_with_its_size(lender: Any, land: Any, run: Any) -> None:
+    version = lender.onboard()
+    for day in DAYS[:3]:
+        land(day, income=8.0 if day == DAYS[2] else 0.0)
+    recorded = run(version, DAYS[:3])
+    assert [recorded["csi", day].result.status for day in DAYS[:3]] == ["ok", "ok", "breach"]
+    result = recorded["csi", DAYS[2]].result
+    first = whole(result, "income")[0]
+    assert (first.status, first.window, first.n, first.partitions) == ("breach", 1, 400, (DAYS[2],))
+    assert first.net_value > first.threshold == 0.25
+    assert result.reason == (
+        f"1 of 3 columns at or above 0.25: worst income with net PSI {first.net_value:.3g} over 1 partition (400 rows)"
+    )
+    assert {metric.status for metric in result.metrics if metric.column != "income"} == {"ok"}
+    psi = recorded["psi", DAYS[2]].result
+    assert {metric.column for metric in psi.metrics} == {"score"}
+    assert psi.status in ("warn", "breach"), "the score follows its feature"
+
+
+def test_the_value_is_the_psi_of_the_stored_counts(
+    lender: Any, land: Any, run: Any, stored: Any, plain_psi: Any
+) -> None:
+    from monitoring_assets.assets.history import Distributions
+
+    version = lender.onboard(precomputed=True)
+    for day in DAYS[:3]:
+        land(day, 500, income=4.0)
+    result = run(version, DAYS[:3])["csi", DAYS[2]].result
+    history = Distributions(version).history(DAYS[:3])
+    profile = next(column for column in version.profile.columns if column.name == "income")
+    reference = profile.reference_counts().tolist()
+    table = stored(version, "csi", DAYS[2])
+    for length in (1, 2, 3):
+        wanted = plain_psi(history.bins[WHOLE]["income"][3 - length :].sum(axis=0).tolist(), reference)
+        [row] = table.filter(pl.col("column") == "income", pl.col("window") == length).to_dicts()
+        assert row["psi"] == pytest.approx(wanted)
+        assert row["rows"] == 500 * length
+        assert [metric.value for metric in whole(result, "income") if metric.window == length] == [
+            pytest.approx(wanted)
+        ]
+
+
+def test_windows_reach_back_over_the_counts_that_earlier_runs_stored(lender: Any, land: Any, run: Any) -> None:
+    version = lender.onboard(precomputed=True)
+    for day in DAYS[:5]:
+        land(day, 60)
+        result = run(version, [day])["psi", day].result
+        metric = result.metrics[0]
+        if day == DAYS[0]:
+            assert (result.status, metric.n, metric.value is None) == ("insufficient_data", 60, False)
+            assert "60 rows over the longest window; 100 are needed for 10 bins" in result.reason
+    assert (result.status, metric.n) == ("ok", 120)
+    digests = [version.current("distribution", day).digest for day in DAYS[:5]]
+    assert [(each.asset, each.partition, each.digest) for each in result.inputs] == [
+        *(("distribution", day, digest) for day, digest in zip(DAYS, digests, strict=False)),
+        ("reference", None, version.reference_digest),
+    ]
+
+
+def test_a_run_over_many_days_finds_what_daily_runs_find(lender: Any, land: Any, run: Any) -> None:
+    daily, together = lender.onboard(segments=["product"]), lender.onboard(version="2", segments=["product"])
+    for number, day in enumerate(DAYS[:6]):
+        if number != 3:
+            land(day, 150, income=float(number))
+    one_by_one: dict[tuple[str, str], Any] = {}
+    for day in DAYS[:6]:
+        one_by_one |= run(daily, [day])
+    at_once = run(together, DAYS[:6])
+    for key, each in one_by_one.items():
+        assert at_once[key].result.metrics == each.result.metrics, key
+        assert (at_once[key].result.status, at_once[key].result.reason) == (each.result.status, each.result.reason)
+    for kind in ("psi", "csi"):
+        for day in (*DAYS[:3], *DAYS[4:6]):
+            assert together.current(kind, day).digest == daily.current(kind, day).digest
+
+
+def test_a_day_without_data_is_a_gap_in_the_windows_that_hold_it(lender: Any, land: Any, run: Any) -> None:
+    version = lender.onboard(precomputed=True)
+    for day in (DAYS[0], DAYS[2]):
+        land(day, income=8.0)
+    recorded = run(version, DAYS[:3])
+    assert recorded["csi", DAYS[1]].result.status == "insufficient_data"
+    assert "no file matches" in recorded["csi", DAYS[1]].result.reason
+    result = recorded["csi", DAYS[2]].result
+    [three] = [metric for metric in whole(result, "income") if metric.window == 3]
+    assert (three.n, three.partitions) == (800, (DAYS[0], DAYS[2]))
+    assert DAYS[1] not in {each.partition for each in result.inputs}
+
+
+def test_a_glitch_of_one_day_does_not_linger(lender: Any, land: Any, run: Any) -> None:
+    version = lender.onboard(precomputed=True)
+    for day in DAYS[:6]:
+        land(day, income=25.0 if day == DAYS[2] else 0.0)
+    recorded = run(version, DAYS[:6])
+    assert [recorded["csi", day].result.status for day in DAYS[:6]] == ["ok", "ok", "breach", "ok", "ok", "ok"]
+    after = [metric for metric in whole(recorded["csi", DAYS[3]].result, "income") if metric.window == 2]
+    assert [metric.status for metric in after] == ["ok"]
+    assert after[0].net_value > 0.25
+    assert after[0].note.startswith("net PSI without the worst partition 0.0")
+
+
+def test_a_reference_of_training_rows_judges_features_but_not_the_score(lender: Any, land: Any, run: Any) -> None:
+    version = lender.onboard(precomputed=True, reference={"sample": "train"})
+    land(DAYS[0], income=8.0)
+    recorded = run(version, DAYS[:1])
+    psi = recorded["psi", DAYS[0]].result
+    assert psi.status == "insufficient_data"
+    assert "reference.sample is train: rows that the model was fitted on are a false reference" in psi.reason
+    assert "give a holdout, oot or production sample" in psi.reason
+    assert [metric.value for metric in psi.metrics] == [None]
+    assert recorded["csi", DAYS[0]].result.status == "breach"
+
+
+def test_a_segment_that_moved_is_shown_and_does_not_decide(lender: Any, land: Any, run: Any) -> None:
+    version = lender.onboard(precomputed=True, segments=["product"])
+    land(DAYS[0], 2_000, income=9.0, where=pl.col("product") == "card")
+    result = run(version, DAYS[:1])["csi", DAYS[0]].result
+    segments = [metric for metric in result.metrics if metric.segment is not None]
+    assert {(metric.column, metric.segment) for metric in segments} == {("income", "product=card")}
+    assert (segments[0].status, segments[0].window) == ("breach", 1)
+    assert result.status == "ok"
+
+
+def test_thresholds_of_the_policy_change_the_verdict_and_no_data(lender: Any, land: Any, run: Any) -> None:
+    from monitoring_assets import deployment, onboarding
+
+    version = lender.onboard(precomputed=True)
+    land(DAYS[0], income=4.0)
+    before = run(version, DAYS[:1])["csi", DAYS[0]]
+    assert before.result.status == "warn"
+    document = lender.manifest(precomputed=True, policy={"csi": {"warn": 0.02, "critical": 0.05}})
+    deployment.update(lender.model_folder(document) / "model.yaml", lender.settings)
+    stricter = onboarding.onboard(lender.settings, "ke-nano-loan", "1.0.0", lender.clock)
+    after = run(stricter, DAYS[:1])["csi", DAYS[0]]
+    assert (after.outcome.state, after.result.status, after.result.attempt) == ("reused", "breach", 2)
+    assert after.outcome.digest == before.outcome.digest
+
+
+def test_psi_alone_needs_a_distribution(lender: Any, run: Any) -> None:
+    version = lender.onboard(precomputed=True)
+    recorded = run(version, DAYS[:2], ("psi",))
+    for day in DAYS[:2]:
+        assert (recorded["psi", day].outcome.state, recorded["psi", day].result.status) == (
+            "skipped",
+            "insufficient_data",
+        )
+        assert recorded["psi", day].result.reason == "distribution is not materialised; run that stage first"
+
+
+def test_the_longest_window_is_28_days_and_no_input_is_older(lender: Any, run: Any) -> None:
+    version = lender.onboard(
+        precomputed=True, partitions={"every": "day", "timezone": "UTC", "start": date(2025, 12, 1)}
+    )
+    days = version.calendar.keys("2025-12-01", "2025-12-30")
+    for day in days:
+        lender.land(day, lender.rows(day, 5))
+    result = run(version, days)["psi", days[-1]].result
+    used = [each.partition for each in result.inputs if each.asset == "distribution"]
+    assert used == days[-28:]
+    assert result.metrics[0].n == 28 * 5

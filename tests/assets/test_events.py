@@ -1,0 +1,213 @@
+"""What Dagster knows after a run over several partitions: materialisations, and one evaluation of each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+
+from monitoring_assets.assets.events import asset_key, evaluated_partitions
+from monitoring_assets.assets.factory import CHECKS, RESOURCE, Work, group
+from monitoring_assets.assets.pipeline import ORDER, Recorded
+from monitoring_assets.cli.execution import execute
+from monitoring_assets.instance import HOST_TAG, PROCESS_TAG, end_killed_runs, open_instance, unrecorded
+from monitoring_assets.version import ModelVersion
+
+GOOD, BAD, DRIFTED, ABSENT = "2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"
+DAYS = [GOOD, BAD, DRIFTED, ABSENT]
+DELIVERED = {GOOD, DRIFTED}
+
+
+class World(NamedTuple):
+    """A model of which one day has duplicate keys, one another population, and one no data; and a Dagster instance."""
+
+    version: ModelVersion
+    instance: dg.DagsterInstance
+
+    def key(self, asset: str) -> dg.AssetKey:
+        return asset_key(self.version.manifest.model, self.version.manifest.version, asset)
+
+    def materialised(self, asset: str) -> set[str]:
+        return self.instance.get_materialized_partitions(self.key(asset))
+
+    def history(self, asset: str) -> Sequence[AssetCheckExecutionRecord]:
+        """Every execution of the asset's check, the newest first."""
+        key = dg.AssetCheckKey(self.key(asset), CHECKS[asset])
+        return self.instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+
+    def evaluation(self, asset: str, partition: str) -> AssetCheckEvaluation:
+        """The newest evaluation of a partition; there has to be one."""
+        record = next(each for each in self.history(asset) if each.partition == partition)
+        assert record.event is not None
+        assert record.event.dagster_event is not None
+        return record.event.dagster_event.asset_check_evaluation_data
+
+    def statuses(self) -> dict[str, list[tuple[str | None, str]]]:
+        """Of every asset's check: partition and status of each execution."""
+        found = {}
+        for asset in ORDER:
+            found[asset] = sorted((each.partition, each.status.value) for each in self.history(asset))
+        return found
+
+
+@pytest.fixture
+def world(lender: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setenv("DAGSTER_HOME", "")  # opening an instance sets it, and this puts it back
+    lender.land(GOOD)
+    rows = lender.rows(BAD)
+    lender.land(BAD, pl.concat([rows, rows.head(1)]))
+    lender.land(DRIFTED, lender.rows(DRIFTED).with_columns(pl.col("income") + 15))
+    version = lender.onboard()
+    with open_instance(lender.settings) as instance:
+        yield World(version, instance)
+
+
+def run_by_command(world: World, partitions: Sequence[str] = DAYS) -> list[Recorded]:
+    return execute(
+        world.version,
+        world.instance,
+        ORDER,
+        partitions,
+        trigger="backfill",
+        force=False,
+        on_recorded=lambda _: None,
+    )
+
+
+def run_by_person(world: World, partitions: Sequence[str] = DAYS) -> dg.ExecuteInProcessResult:
+    """A run as the webserver launches it: a range of partitions with all checks, of which each is planned."""
+    tags = {
+        "dagster/asset_partition_range_start": partitions[0],
+        "dagster/asset_partition_range_end": partitions[-1],
+    }
+    return dg.materialize(
+        group(world.version.manifest),
+        selection=dg.AssetSelection.assets(*(world.key(asset) for asset in ORDER)),
+        instance=world.instance,
+        resources={RESOURCE: Work(world.version.settings, world.version.clock)},
+        tags=tags,
+        raise_on_error=False,
+    )
+
+
+EXPECTED = {
+    "features": [(GOOD, "SUCCEEDED"), (BAD, "FAILED"), (DRIFTED, "SUCCEEDED"), (ABSENT, "FAILED")],
+    "scores": [(GOOD, "SUCCEEDED"), (BAD, "FAILED"), (DRIFTED, "SUCCEEDED"), (ABSENT, "FAILED")],
+    "distribution": [(GOOD, "SUCCEEDED"), (BAD, "FAILED"), (DRIFTED, "FAILED"), (ABSENT, "FAILED")],
+    "psi": [(GOOD, "SUCCEEDED"), (BAD, "FAILED"), (DRIFTED, "FAILED"), (ABSENT, "FAILED")],
+    "csi": [(GOOD, "SUCCEEDED"), (BAD, "FAILED"), (DRIFTED, "FAILED"), (ABSENT, "FAILED")],
+}
+
+
+@pytest.mark.parametrize("run", [run_by_command, run_by_person])
+def test_every_partition_of_a_run_is_evaluated_once_and_none_stays_planned(
+    world: World, run: Callable[[World], object]
+) -> None:
+    run(world)
+    assert world.statuses() == EXPECTED
+    for asset in ORDER:
+        assert world.materialised(asset) == DELIVERED
+        assert evaluated_partitions(world.instance, world.key(asset), CHECKS[asset]) == DELIVERED
+
+
+@pytest.mark.parametrize("run", [run_by_command, run_by_person])
+def test_an_evaluation_says_what_was_found_and_targets_the_materialisation_that_it_judged(
+    world: World, run: Callable[[World], object]
+) -> None:
+    run(world)
+    for asset in ORDER:
+        ids = world.instance.event_log_storage.get_latest_storage_id_by_partition(
+            world.key(asset), dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        for partition in DELIVERED:
+            target = world.evaluation(asset, partition).target_materialization_data
+            assert target is not None
+            assert target.storage_id == ids[partition]
+    drifted = world.evaluation("psi", DRIFTED)
+    assert drifted.severity == dg.AssetCheckSeverity.ERROR
+    assert "score" in str(drifted.description)
+    psi = drifted.metadata["psi"].value
+    assert isinstance(psi, float)
+    assert psi > 0.25
+    assert worst_column(drifted) == ("score", "breach")
+    assert worst_column(world.evaluation("csi", DRIFTED)) == ("income", "breach")
+
+
+def worst_column(evaluation: AssetCheckEvaluation) -> tuple[object, object]:
+    """Name and status in the first row of the table that an evaluation shows."""
+    table = evaluation.metadata["worst columns"]
+    assert isinstance(table, dg.TableMetadataValue)
+    first = table.records[0].data
+    return first["column"], first["status"]
+
+
+def test_a_bad_and_an_absent_partition_say_why_on_every_asset_and_target_nothing(world: World) -> None:
+    run_by_command(world)
+    for partition, why in ((BAD, "repeat an earlier 'application_id'"), (ABSENT, "no file matches")):
+        for asset in ORDER:
+            found = world.evaluation(asset, partition)
+            assert why in str(found.description), asset
+            assert found.target_materialization_data is None
+    assert world.evaluation("features", BAD).severity == dg.AssetCheckSeverity.ERROR
+    assert world.evaluation("psi", BAD).severity == dg.AssetCheckSeverity.WARN
+
+
+def test_a_launched_run_with_a_bad_partition_fails_after_the_others_are_done(world: World) -> None:
+    failed = run_by_person(world)
+    assert not failed.success
+    [step] = [event for event in failed.all_events if event.is_step_failure]
+    assert BAD in str(step.event_specific_data)
+    assert run_by_person(world, [DRIFTED, ABSENT]).success
+
+
+def test_a_materialisation_shows_its_rows_its_digest_and_its_status(world: World) -> None:
+    run_by_command(world)
+    for asset in ORDER:
+        event = world.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=world.key(asset), asset_partitions=[DRIFTED]), limit=1
+        ).records[0]
+        found = event.asset_materialization
+        assert found is not None
+        current = world.version.current(asset, DRIFTED)
+        assert current is not None
+        assert found.metadata["digest"].value == current.digest
+        assert found.metadata["dagster/partition_row_count"].value == 400
+        expected = {"features": "ok", "scores": "ok", "distribution": "warn", "psi": "breach", "csi": "breach"}
+        assert found.metadata["status"].value == expected[asset]
+        assert (found.tags or {})["dagster/data_version"] == current.digest[:32]
+
+
+def test_what_a_killed_run_did_not_tell_dagster_is_found(world: World) -> None:
+    assert unrecorded(world.instance, world.version, DAYS) == set(), "nothing was done yet"
+    run_by_command(world)
+    assert unrecorded(world.instance, world.version, DAYS) == set()
+    again = dg.AssetMaterialization(world.key("csi"), partition=DRIFTED)
+    world.instance.report_runless_asset_event(again)
+    assert unrecorded(world.instance, world.version, DAYS) == {DRIFTED}, "materialised, and killed before it was judged"
+    run_by_command(world, [DRIFTED])
+    assert unrecorded(world.instance, world.version, DAYS) == set()
+
+
+def test_a_run_whose_process_is_gone_is_recorded_as_failed_and_one_that_works_is_left_alone(world: World) -> None:
+    run_by_command(world, [GOOD])
+    [ours] = world.instance.get_runs()
+    gone = _run_like(world, ours, "4194399")
+    working = _run_like(world, ours, ours.tags[PROCESS_TAG])
+    elsewhere = _run_like(world, ours, "4194399", host="another-machine")
+    end_killed_runs(world.instance, world.version)
+    statuses = {run.run_id: run.status for run in world.instance.get_runs()}
+    assert statuses[gone] == dg.DagsterRunStatus.FAILURE
+    assert statuses[working] == statuses[elsewhere] == dg.DagsterRunStatus.STARTED
+    assert statuses[ours.run_id] == dg.DagsterRunStatus.SUCCESS
+
+
+def _run_like(world: World, run: dg.DagsterRun, process: str, host: str | None = None) -> str:
+    """Record a run in the middle of its work; its id. No process has the id 4194399: it is above Linux's limit."""
+    tags = {**run.tags, PROCESS_TAG: process, HOST_TAG: host or run.tags[HOST_TAG]}
+    made = dg.DagsterRun(job_name=run.job_name, status=dg.DagsterRunStatus.STARTED, tags=tags)
+    return world.instance.add_run(made).run_id

@@ -1,0 +1,250 @@
+"""Real processes: the `scorewatch` command on a machine of its own, and what it leaves in store and instance."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+import yaml
+
+from monitoring_assets.assets.events import asset_key, evaluated_partitions
+from monitoring_assets.assets.factory import CHECKS
+from monitoring_assets.deployment import register
+from resources.settings import Settings
+
+VERSION = "1.0.0"
+DAYS = [f"2025-03-{day:02d}" for day in range(1, 6)]
+DUPLICATED, ABSENT = "2025-03-06", "2025-03-07"
+
+
+def applications(seed: int, rows: int, *, income: float = 7.0) -> pl.DataFrame:
+    random = np.random.default_rng(seed)
+    incomes = np.exp(random.normal(income, 0.5, rows))
+    return pl.DataFrame(
+        {
+            "application_id": [f"{seed}-{row}" for row in range(rows)],
+            "income": incomes,
+            "region": random.choice(["north", "south", "east"], rows),
+            "score": 1 / (1 + incomes / 1000),
+        }
+    )
+
+
+class Process:
+    """A process of a test, and everything that it ever started."""
+
+    def __init__(self, popen: subprocess.Popen[str]) -> None:
+        self.popen = popen
+        self._family: dict[int, psutil.Process] = {}
+        self.family()
+
+    def family(self) -> dict[int, psutil.Process]:
+        """Processes by id: this one and its descendants, as far as any call has seen them."""
+        try:
+            known = psutil.Process(self.popen.pid)
+            for each in (known, *known.children(recursive=True)):
+                self._family.setdefault(each.pid, each)
+        except psutil.NoSuchProcess:
+            pass
+        return self._family
+
+    def alive(self) -> list[str]:
+        """Command lines of those of the family that still run."""
+        return [" ".join(_command_line(each)) for each in self.family().values() if _runs(each)]
+
+    def finish(self, limit: float = 60.0) -> tuple[int, str, str]:
+        """Wait for the end: exit code, standard output and error."""
+        out, err = self.popen.communicate(timeout=limit)
+        return self.popen.returncode, out, err
+
+    def end(self) -> None:
+        """Kill what is left of it, each process by its id."""
+        for each in self.family().values():
+            if _runs(each):
+                each.kill()
+        self.popen.communicate(timeout=30)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+class Machine:
+    """A home folder with a registry, and the command run on it from a folder that has nothing to do with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self._elsewhere, self.temporary = folder / "home", folder / "elsewhere", folder / "tmp"
+        for each in (self.home, self._elsewhere, self.temporary):
+            each.mkdir(parents=True, exist_ok=True)
+        # A package of this name in the folder that a command is called from must not be taken for ours.
+        (self._elsewhere / "resources").mkdir(exist_ok=True)
+        (self._elsewhere / "resources" / "__init__.py").write_text("raise SystemExit('the wrong resources')")
+        self.store = self.home / "store"
+        self.processes: list[Process] = []
+
+    def environ(self, **more: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SCOREWATCH_", "DAGSTER_"))}
+        # tempfile has this folder to itself: what is left in it was left by us.
+        return {**kept, "SCOREWATCH_HOME": str(self.home), "TMPDIR": str(self.temporary), "COLUMNS": "200"} | more
+
+    def start(self, *arguments: str, **environ: str) -> Process:
+        """Start `scorewatch ARGUMENTS`."""
+        command = [str(Path(sys.executable).with_name("scorewatch")), *arguments]
+        popen = subprocess.Popen(
+            command,
+            env=self.environ(**environ),
+            cwd=self._elsewhere,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(Process(popen))
+        return self.processes[-1]
+
+    def run(self, *arguments: str, **environ: str) -> tuple[int, str, str]:
+        """Run `scorewatch ARGUMENTS`: exit code, standard output and error."""
+        return self.start(*arguments, **environ).finish(120)
+
+    def backfill(self, model: str = "small", last: str = DAYS[-1]) -> Process:
+        """Start a backfill of the first days."""
+        return self.start("backfill", model, VERSION, "--to", last, "--json")
+
+    def settings(self) -> Settings:
+        return Settings.from_environment({"SCOREWATCH_HOME": str(self.home)}, self.home)
+
+    def written(self) -> int:
+        """How far the work has come: files of data and results in the store."""
+        return sum(1 for name in ("data", "results") for path in (self.store / name).rglob("*") if path.is_file())
+
+    def contents(self, model: str = "small") -> dict[str, Any]:
+        """Everything that a run leaves in the store: data byte by byte, results without the time they were made at."""
+        found: dict[str, Any] = {}
+        for name in ("data", "results", "pending"):
+            for path in sorted((self.store / name).rglob("*")):
+                key = str(path.relative_to(self.store))
+                if path.is_file() and f"/{model}/" in f"/{key}":
+                    data = path.read_bytes()
+                    found[key] = re.sub(rb'"recorded_at":"[^"]*",?', b"", data) if name == "results" else data
+        return found
+
+    def recorded(self, model: str = "small") -> dict[str, set[str]]:
+        """Per asset, the partitions whose newest materialisation Dagster has with the evaluation of its check."""
+        from dagster import DagsterInstance
+
+        with DagsterInstance.from_config(str(self.home / "dagster")) as instance:
+            return {
+                asset: evaluated_partitions(instance, asset_key(model, VERSION, asset), check)
+                for asset, check in CHECKS.items()
+            }
+
+    def run_statuses(self) -> list[str]:
+        """Status of every run that Dagster knows, the newest first."""
+        from dagster import DagsterInstance
+
+        with DagsterInstance.from_config(str(self.home / "dagster")) as instance:
+            return [run.status.value for run in instance.get_runs()]
+
+
+def _eventually(condition: Callable[[], Any], what: str, limit: float = 60.0) -> Any:
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {limit:.0f} seconds: {what}")
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Any]:
+    """``eventually(condition, what, limit=60.0)``: its first true value; fails after ``limit`` seconds."""
+    return _eventually
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with registered models: `small` and `other` over one lake, and `remote`, whose lake is in S3.
+
+    The population changes on the fourth day; the sixth has a duplicate key, the seventh no file.
+    """
+    folder = tmp_path_factory.mktemp("deployed")
+    for number, day in enumerate([*DAYS, DUPLICATED], start=1):
+        (folder / "lake" / day).mkdir(parents=True)
+        rows = applications(number, 400, income=7.8 if number > 3 else 7.0)
+        if day == DUPLICATED:
+            rows = pl.concat([rows, rows.head(1)])
+        rows.write_parquet(folder / "lake" / day / "part.parquet")
+    settings = Settings.from_environment({"SCOREWATCH_HOME": str(folder)}, folder)
+    lakes = {"small": f"file://{folder}/lake", "other": f"file://{folder}/lake", "remote": "s3://lake/applications"}
+    for model, lake in lakes.items():
+        (folder / model).mkdir()
+        applications(0, 2000).write_parquet(folder / model / "reference.parquet")
+        (folder / model / "model.yaml").write_text(yaml.safe_dump(manifest(model, lake)))
+        register(folder / model, settings)
+    return folder
+
+
+def manifest(model: str, lake: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "scorewatch/v1",
+        "model": model,
+        "version": VERSION,
+        "owner": "risk@lender.example",
+        "partitions": {"every": "day", "timezone": "UTC", "start": date.fromisoformat(DAYS[0])},
+        "source": {"uri": f"{lake}/{{partition:%Y-%m-%d}}/*.parquet", "key": "application_id"},
+        "score": {"kind": "precomputed", "column": "score"},
+        "reference": {"sample": "holdout"},
+    }
+
+
+@pytest.fixture(scope="module")
+def new_machine(tmp_path_factory: pytest.TempPathFactory, deployed: Path) -> Iterator[Callable[[], Machine]]:
+    """Makes machines on which the models are registered and nothing has run yet."""
+    machines: list[Machine] = []
+
+    def make() -> Machine:
+        folder = tmp_path_factory.mktemp("machine")
+        shutil.copytree(deployed / "store", folder / "home" / "store")
+        machines.append(Machine(folder))
+        return machines[-1]
+
+    yield make
+    for machine in machines:
+        for process in machine.processes:
+            process.end()
+
+
+@pytest.fixture
+def machine(new_machine: Callable[[], Machine]) -> Machine:
+    """A machine on which the models are registered and nothing has run yet."""
+    return new_machine()
