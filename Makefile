@@ -27,8 +27,8 @@ test: lint ## check everything: format, lint, types, import rules, tests
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev ## only format, lint, types and import rules
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --output-format concise .
+	$(VENV)/bin/ruff check --output-format concise .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 

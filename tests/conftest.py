@@ -208,7 +208,7 @@ def _nodes() -> list[Any]:
             helper.make_node("Sub", ["middle", f"{name}_kept"], [f"{name}_centred"]),
             helper.make_node("Div", [f"{name}_centred", "ten"], [f"{name}_part"]),
         ]
-    effects = {"keys_strings": list(REGIONS), "values_floats": [0.0, 0.3, -0.3], "default_float": 0.0}
+    effects: dict[str, Any] = {"keys_strings": list(REGIONS), "values_floats": [0.0, 0.3, -0.3], "default_float": 0.0}
     return [
         *nodes,
         helper.make_node("LabelEncoder", ["region"], ["region_part"], domain="ai.onnx.ml", **effects),

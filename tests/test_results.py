@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from monitoring_assets.results import SEVERITY, Input, Metric, Result, gravest, is_live, write_result
-from resources.object_store import LocalStore
+from resources.object_store import LocalStore, ObjectInfo
 
 NOW = datetime(2026, 1, 3, 2, tzinfo=UTC)
 DUE = datetime(2026, 1, 3, tzinfo=UTC)
@@ -122,19 +123,35 @@ def test_kinds_and_partitions_are_counted_apart(store: LocalStore) -> None:
     assert store.head("results/ke-nano-loan/3.2.0/2026-01-02-05-00/quality/0001.json")
 
 
-def test_an_attempt_that_another_process_took_is_not_overwritten(store: LocalStore) -> None:
-    taken = result(reason="of the other process", attempt=1)
+class Overtaken(LocalStore):
+    """At the first listing there is nothing yet: another process writes ``taken`` right after it."""
 
-    class Slow(LocalStore):
-        """Lists nothing at first: the other process writes between the listing and the writing."""
+    taken: Result | None = None
 
-        def list(self, prefix: str = "") -> Any:
-            store.put_if_absent(f"{prefix}0001.json", taken.to_json())
-            return iter(())
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if self.taken is None:
+            return super().list(prefix)
+        self.put_if_absent(f"{prefix}0001.json", self.taken.to_json())
+        self.taken = None
+        return iter(())
 
-    assert write_result(Slow(store._root), result(), "2026-01-02").attempt == 2
-    assert attempts(store) == [taken, result(attempt=2)]
-    assert store.head("pending/ke-nano-loan/3.2.0/2026-01-02/quality/0002")
+
+@pytest.fixture
+def overtaken(tmp_path: Any) -> Overtaken:
+    return Overtaken(tmp_path / "store")
+
+
+def test_an_attempt_that_another_process_took_is_not_overwritten(overtaken: Overtaken) -> None:
+    overtaken.taken = other = result(reason="of the other process", attempt=1)
+    assert write_result(overtaken, result(), "2026-01-02").attempt == 2
+    assert attempts(overtaken) == [other, result(attempt=2)]
+    assert overtaken.head("pending/ke-nano-loan/3.2.0/2026-01-02/quality/0002")
+
+
+def test_the_same_findings_of_another_process_are_not_written_again(overtaken: Overtaken) -> None:
+    overtaken.taken = other = result(attempt=1)
+    assert write_result(overtaken, result(), "2026-01-02") == other
+    assert attempts(overtaken) == [other]
 
 
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Any, store: LocalStore) -> None:

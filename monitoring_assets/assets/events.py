@@ -18,10 +18,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster._core.events import DagsterEvent
 
 from monitoring_assets.assets.pipeline import Recorded
-from monitoring_assets.results import Metric, Result
+from monitoring_assets.results import SEVERITY, Metric, Result
 
 MAX_ROWS = 20
-SEVERITY = {"breach": dg.AssetCheckSeverity.ERROR, "error": dg.AssetCheckSeverity.ERROR}
+GRAVE = ("breach", "error")
 
 
 def asset_key(model: str, version: str, asset: str) -> dg.AssetKey:
@@ -90,7 +90,7 @@ class Reporter:
             check_name=result.kind,
             passed=result.status == "ok",
             metadata=check_metadata(result, recorded.outcome.plots),
-            severity=SEVERITY.get(result.status, dg.AssetCheckSeverity.WARN),
+            severity=dg.AssetCheckSeverity.ERROR if result.status in GRAVE else dg.AssetCheckSeverity.WARN,
             description=f"{result.status}: {result.reason}" if result.reason else result.status,
             partition=result.partition,
             target_materialization_data=target or None,
@@ -122,9 +122,15 @@ def check_metadata(result: Result, plots: dict[str, float]) -> dict[str, dg.Meta
 
 
 def _table(metrics: list[Metric]) -> dg.MetadataValue:
-    worst: dict[tuple[str | None, str | None, str], Metric] = {}
-    for metric in sorted(metrics, key=lambda each: each.net_value or each.value or 0.0, reverse=True):
-        worst.setdefault((metric.column, metric.segment, metric.metric), metric)
+    # The window that decides comes first among a column's metrics.
+    deciding: dict[tuple[str | None, str | None, str], Metric] = {}
+    for metric in metrics:
+        deciding.setdefault((metric.column, metric.segment, metric.metric), metric)
+    worst = sorted(
+        deciding.values(),
+        key=lambda each: (SEVERITY.index(each.status), each.net_value or each.value or 0.0),
+        reverse=True,
+    )
     records = [
         dg.TableRecord(
             {
@@ -140,7 +146,7 @@ def _table(metrics: list[Metric]) -> dg.MetadataValue:
                 "note": (metric.note or "")[:200],
             }
         )
-        for metric in list(worst.values())[:MAX_ROWS]
+        for metric in worst[:MAX_ROWS]
     ]
     return dg.MetadataValue.table(records)
 

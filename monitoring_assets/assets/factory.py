@@ -21,7 +21,6 @@ STAGE = {FEATURES: "features", SCORES: "scores", DISTRIBUTION: "monitoring", PSI
 CHECKS = {FEATURES: "quality", SCORES: "quality", DISTRIBUTION: "quality", PSI: "psi", CSI: "csi"}
 KINDS = {
     FEATURES: "parquet",
-    SCORES: "onnx",
     DISTRIBUTION: "polars",
     PSI: "greatexpectations",
     CSI: "greatexpectations",
@@ -198,7 +197,7 @@ def _spec(manifest: Manifest, asset: str, partitions: dg.PartitionsDefinition[st
             "owner": manifest.owner,
             **{f"link {name}": dg.MetadataValue.url(url) for name, url in manifest.links.items()},
         },
-        kinds={KINDS[asset]},
+        kinds={manifest.score.kind if asset == SCORES else KINDS[asset]},
     )
 
 

@@ -118,8 +118,8 @@ def _schema_problems(version: ModelVersion, files: Sequence[SourceFile]) -> list
         name = source.file_name(file)
         try:
             schema = source.read_schema(file, version.settings.s3_endpoint)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            problems.append(Flaw("unreadable_files", None, f"{name}: {source.first_line(error)}"))
+        except source.UnreadableSource as error:
+            problems.append(Flaw("unreadable_files", None, str(error)))
             continue
         if wanted.key in schema:
             key_types.setdefault(schema[wanted.key], name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import polars as pl
 
 from monitoring_assets.stability.profile import ColumnProfile
 from monitoring_assets.version import ModelVersion
+from resources.errors import InfrastructureError
 from resources.lake import SourceFile, check_allowed, list_files, marker_present, storage_options
 
 Physical = Literal["number", "integer", "boolean", "text", "null", "other"]
@@ -17,7 +19,7 @@ NUMBERS: tuple[Physical, ...] = ("number", "integer", "null")
 
 
 class UnreadableSource(Exception):
-    """The rows of a source file cannot be read; the message names the file."""
+    """A source file is not what it should be; the message names the file."""
 
 
 def partition_files(version: ModelVersion, partition: str) -> tuple[str, list[SourceFile], str]:
@@ -63,8 +65,9 @@ def column_expression(name: str, *, numeric: bool) -> pl.Expr:
 
 
 def read_schema(file: SourceFile, endpoint: str | None) -> pl.Schema:
-    """The file's columns; raises a Polars error when it cannot be read."""
-    return scan([file], endpoint).collect_schema()
+    """The file's columns. Raises UnreadableSource."""
+    with _reading(file):
+        return scan([file], endpoint).collect_schema()
 
 
 def scan(files: Sequence[SourceFile], endpoint: str | None) -> pl.LazyFrame:
@@ -99,10 +102,22 @@ def batches(
 def _file_batches(
     file: SourceFile, expressions: Sequence[pl.Expr], rows: int, endpoint: str | None
 ) -> Iterator[pl.DataFrame]:
-    try:
+    with _reading(file):
         yield from scan([file], endpoint).select(expressions).collect_batches(chunk_size=rows, maintain_order=True)
-    except (pl.exceptions.PolarsError, OSError) as error:
+
+
+@contextmanager
+def _reading(file: SourceFile) -> Iterator[None]:
+    """Tells a file that is wrong, which is a verdict on the data, from trouble on the way to it."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise UnreadableSource(f"{file_name(file)}: {first_line(error)}") from error
+    except OSError as error:
+        raise InfrastructureError(
+            f"{file.uri} could not be read: {first_line(error)}. Try again; if that does not help, check that the "
+            "platform may read it."
+        ) from error
 
 
 def file_name(file: SourceFile) -> str:
@@ -110,6 +125,6 @@ def file_name(file: SourceFile) -> str:
     return file.uri.rsplit("/", 1)[-1]
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a message can quote of an error of Polars, which explains itself over many lines."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -90,7 +90,7 @@ def _print(found: list[dict[str, object]]) -> None:
         ("model", "column", "index", "first warn", "first breach", "PSI then"),
         rows,
     )
-    click.echo("Look at it: make up, then http://127.0.0.1:3000 → Assets → car_loan__1_0_0 → psi → Plots")
+    click.echo("Look at it: make up, then http://127.0.0.1:3000/assets/car-loan/1.0.0/csi?view=checks")
 
 
 def _number(value: object) -> str:

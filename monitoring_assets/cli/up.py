@@ -27,7 +27,7 @@ LOCATIONS = {"models": "monitoring_assets.definitions.models"}
 START_LIMIT_S = 180.0
 LOCK_FILE = "up.lock"
 _READY = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
-    ... on PythonError { message } } } } } }"""
+    ... on PythonError { message errorChain { error { message } } } } } } } }"""
 
 
 @click.command("up")
@@ -107,10 +107,12 @@ def _loaded(webserver: Child, host: str, port: int) -> bool:
     """Whether the webserver answers and has every location; raises InfrastructureError when it cannot load one."""
     entries = [entry for entry in _location_entries(host, port) if entry["loadStatus"] == "LOADED"]
     for entry in entries:
-        problem = (entry["locationOrLoadError"] or {}).get("message")
-        if problem:
+        problem = entry["locationOrLoadError"] or {}
+        if "message" in problem:
+            causes = [problem["message"], *(each["error"]["message"] for each in problem["errorChain"])]
+            listed = "\n  because of ".join(cause.strip() for cause in causes)
             raise InfrastructureError(
-                f"Dagster could not load the code location {entry['name']}: {problem.strip()}\n"
+                f"Dagster could not load the code location {entry['name']}: {listed}\n"
                 f"The logs are in {webserver.log.parent}."
             )
     return len(entries) == len(LOCATIONS)

@@ -132,7 +132,8 @@ def write_lake(car_loan: CarLoan, folder: Path, progress: Progress = _quiet) -> 
     days = frame.group_by(pl.col("timestamp").dt.date().alias("day"), maintain_order=True)
     changed = [_replace(applications / f"{day:%Y-%m-%d}.parquet", _parquet(rows)) for (day,), rows in days]
     progress(f"data lake: {len(changed)} daily files in {applications}, {sum(changed)} written")
-    return applications.as_uri() + "/{partition:%Y-%m-%d}.parquet"
+    # Not as_uri(): it would encode a space, and a manifest's URI is taken as it is written.
+    return f"file://{applications}/{{partition:%Y-%m-%d}}.parquet"
 
 
 def write_model_folders(car_loan: CarLoan, lake_uri: str, folder: Path, progress: Progress = _quiet) -> list[Path]:

@@ -61,7 +61,7 @@ class OnnxModel:
         inputs = self._session.get_inputs()
         if self._matrix:
             columns = [_numbers(frame[name]) for name in self._features]
-            return {inputs[0].name: np.stack(columns, axis=1).astype(_NUMBERS[inputs[0].type])}
+            return {inputs[0].name: _cast(np.stack(columns, axis=1), inputs[0].type)}
         return {each.name: _column(frame[each.name], each.type) for each in inputs}
 
     def _check_inputs(self) -> bool:
@@ -111,7 +111,12 @@ def _column(series: pl.Series, onnx_type: str) -> npt.NDArray[Any]:
     numbers = _numbers(series)
     if onnx_type == "tensor(int64)" and not np.isfinite(numbers).all():
         raise BadInput(f"{series.name!r} has null or infinite values, which its int64 input cannot hold; use float")
-    return numbers.astype(_NUMBERS[onnx_type]).reshape(-1, 1)
+    return _cast(numbers, onnx_type).reshape(-1, 1)
+
+
+def _cast(numbers: npt.NDArray[np.float64], onnx_type: str) -> npt.NDArray[Any]:
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+        return numbers.astype(_NUMBERS[onnx_type])
 
 
 def _numbers(series: pl.Series) -> npt.NDArray[np.float64]:

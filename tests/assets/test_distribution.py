@@ -72,6 +72,18 @@ def test_a_column_of_each_kind_adds_up_to_the_rows_in_each_segment(lender: Any, 
         assert np.sum(parts, axis=0).tolist() == bins_of(history, column)
 
 
+def test_segment_values_that_are_called_other_or_null_are_counted_once(lender: Any, counted: Any) -> None:
+    values = pl.Series(["other", "null", "loan", None] * 100)
+    reference = lender.rows("reference", 400).with_columns(product=values)
+    version = lender.onboard(precomputed=True, rows=reference, segments=["product"])
+    lender.land(DAY, lender.rows(DAY).with_columns(product=values))
+    history = counted(version)
+    parts = {key: sum(bins_of(history, "region", key)) for key in history.bins if key != WHOLE}
+    assert parts == {("product", "other"): 100, ("product", "null"): 200, ("product", "loan"): 100}
+    frozen = profile_of(version, "region").counts
+    assert {key: sum(counts) for key, counts in frozen.items() if key != WHOLE} == parts
+
+
 def test_null_special_unseen_and_infinite_values_have_bins(lender: Any, counted: Any) -> None:
     reference = lender.rows("reference", 3_000).with_columns(
         income=pl.when(pl.int_range(pl.len()) < 60).then(-999.0).otherwise("income"), age=pl.int_range(pl.len()) % 5

@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from resources.errors import InfrastructureError
+
 FEATURES = ("features",)
 DAY = "2026-01-02"
 Change = Callable[[pl.DataFrame], pl.DataFrame]
@@ -303,8 +305,6 @@ def test_data_that_arrived_after_its_time_is_late(lender: Any, run: Any) -> None
 
 
 def test_lost_row_hashes_of_the_day_before_are_trouble_of_the_store(lender: Any, run: Any, version: Any) -> None:
-    from resources.errors import InfrastructureError
-
     lender.land(DAY)
     run(version, ["2026-01-01"], FEATURES)
     [key] = [key for key in lender.listed("data/features") if key.endswith("row-hashes.parquet")]
@@ -315,3 +315,48 @@ def test_lost_row_hashes_of_the_day_before_are_trouble_of_the_store(lender: Any,
         run(version, [DAY], FEATURES)
     run(version, ["2026-01-01"], FEATURES, force=True)
     assert run(version, [DAY], FEATURES)["features", DAY].outcome.state == "materialised"
+
+
+@pytest.mark.parametrize("step", ["list_files", "scan"])
+def test_trouble_on_the_way_to_a_file_is_no_verdict_on_it(
+    s3_lender: Any, s3_server: Any, fault: Any, run: Any, attempts: Any, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    from monitoring_assets.assets import source
+
+    version = s3_lender.onboard(precomputed=True)
+    place = s3_lender.land(DAY)
+    working = getattr(source, step)
+
+    def denied(*arguments: Any, **options: Any) -> Any:
+        for _ in range(20):
+            fault("GET", "403 Forbidden", "AccessDenied")
+        return working(*arguments, **options)
+
+    monkeypatch.setattr(source, step, denied)
+    with pytest.raises(InfrastructureError) as trouble:
+        run(version, [DAY], FEATURES)
+    assert place.rpartition("/")[0] in str(trouble.value)
+    assert "AccessDenied" in str(trouble.value)
+    s3_server.faults.clear()
+    monkeypatch.undo()
+    assert attempts(version, DAY, "quality") == []
+    assert run(version, [DAY], FEATURES)["features", DAY].result.status == "ok"
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_no_verdict_on_it(
+    lender: Any, run: Any, attempts: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from monitoring_assets.assets import source
+
+    place = lender.land(DAY)
+    listed = source.list_files
+
+    def list_and_lose(*arguments: Any, **options: Any) -> Any:
+        files = listed(*arguments, **options)
+        lender.lake.delete(f"{DAY}/0.parquet")
+        return files
+
+    monkeypatch.setattr(source, "list_files", list_and_lose)
+    with pytest.raises(InfrastructureError, match=f"{place} could not be read: No such file"):
+        run(version, [DAY], FEATURES)
+    assert attempts(version, DAY, "quality") == []

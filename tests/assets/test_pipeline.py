@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -381,6 +382,52 @@ def test_names_that_hold_markup_are_only_names(lender: Any, run: Any, attempts: 
     assert recorded["csi", DAY].result.status == "breach"
     assert {metric.column for metric in attempts(version, DAY, "csi")[0].metrics} == {MARKUP, "region"}
     assert not [key for key in lender.listed() if "<" in key]
+
+
+NUMBERS = [None, float("nan"), float("inf"), -float("inf"), -999.0, 0.0, -0.0, 1e-320, 1e308, -1e308, 50.0, 55.5]
+TEXTS = [None, "", " ", "north", "NORTH", "other", "null", "nan", MARKUP, "a\x00b", "=1+1", "é" * 300, "\u202e", "0"]
+
+
+def odd(draw: random.Random) -> pl.DataFrame:
+    """A partition of extreme values, each column from a few of them."""
+    rows = draw.choice([0, 1, 2, 30, 400])
+
+    def column(values: list[Any]) -> list[Any]:
+        some = draw.sample(values, draw.randint(1, 4))
+        return [draw.choice(some) for _ in range(rows)]
+
+    return pl.DataFrame(
+        {
+            "application_id": range(rows),
+            "income": column(NUMBERS),
+            "age": column([None, 0, 1, -(2**62), 2**62, 30, 40]),
+            "region": column(TEXTS),
+            "product": column(TEXTS),
+            "vendor_score": column([0.0, 1.0, 0.5, 1e-300, 0.9999999999, None, 1.5][: draw.choice([5, 5, 7])]),
+        },
+        schema_overrides={"income": pl.Float64, "age": pl.Int64, "region": pl.String, "product": pl.String},
+    ).with_columns(pl.col("vendor_score").cast(pl.Float64))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_the_values_every_day_gets_its_results_and_none_holds_nan(
+    lender: Any, run: Any, attempts: Any, seed: int
+) -> None:
+    draw = random.Random(seed)  # noqa: S311 - test data
+    reference = odd(draw).with_columns(vendor_score=pl.lit(0.5)) if seed % 4 == 3 else None
+    if reference is not None and not reference.height:
+        reference = lender.rows("reference", 1)
+    version = lender.onboard(precomputed=bool(seed % 2), rows=reference, segments=["product"])
+    for day in DAYS:
+        lender.land(day, odd(draw))
+    recorded = run(version, DAYS)
+    for day in DAYS:
+        assert {recorded[asset, day].outcome.state for asset in ALL} <= {"materialised", "blocked", "skipped"}
+        for kind, number in (("quality", 3), ("psi", 1), ("csi", 1)):
+            assert len(attempts(version, day, kind)) == number
+        if recorded["features", day].outcome.rows:
+            assert recorded["features", day].outcome.state == "materialised"
+    assert {each.outcome.state for each in run(version, DAYS).values()} <= {"reused", "blocked", "skipped"}
 
 
 def test_everything_on_s3_with_registry_store_and_lake_in_three_buckets(

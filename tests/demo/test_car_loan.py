@@ -191,7 +191,7 @@ def test_the_real_data_reproduces_the_published_auc_of_every_chunk(car_loan_data
 
 def test_the_lake_has_one_file_for_each_utc_day(small: CarLoan, tmp_path: Path) -> None:
     uri = write_lake(small, tmp_path / "my lake")
-    assert uri == (tmp_path / "my lake" / "applications").as_uri() + "/{partition:%Y-%m-%d}.parquet"
+    assert uri == f"file://{tmp_path}/my lake/applications/{{partition:%Y-%m-%d}}.parquet"
     files = sorted((tmp_path / "my lake" / "applications").iterdir())
     assert [path.name for path in files] == [f"2018-{day}.parquet" for day in ("10-30", "10-31", "11-01", "11-02")]
     days = [pl.read_parquet(path) for path in files]

@@ -14,7 +14,14 @@ import pytest
 REPO = Path(__file__).parents[2]
 CARDS = REPO.parent / "shared" / "data" / "taiwan" / "UCI_Credit_Card.csv"
 # UCI's file counts months backwards from September 2005, and calls the first payment status PAY_0.
-MONTHS = {"2005-04-01": "6", "2005-05-01": "5", "2005-06-01": "4", "2005-07-01": "3", "2005-08-01": "2", "2005-09-01": "1"}
+MONTHS = {
+    "2005-04-01": "6",
+    "2005-05-01": "5",
+    "2005-06-01": "4",
+    "2005-07-01": "3",
+    "2005-08-01": "2",
+    "2005-09-01": "1",
+}
 MANIFEST = """\
 apiVersion: scorewatch/v1
 model: taiwan-cards

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -171,23 +170,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks, tables and comparisons so small that few rows need many of them, and binary searches."""
     for module in (cells, tally, polars_counting):
         monkeypatch.setattr(module, "BLOCK_ROWS", 4)
     monkeypatch.setattr(tally, "TABLE_CELLS", 300)
     monkeypatch.setattr(cells, "COMPARED", 4)
-    return None
 
 
 @given(parts.filter(lambda some: len(some) <= 3), st.sampled_from([PLAN, WITHOUT_SEGMENTS]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_counts_are_those_of_counting_one_by_one(folder: Path, some: list[pl.DataFrame], plan: CountPlan) -> None:
     assert_equal(count_parquet(write(folder, some), plan, score_paths=None), one_by_one(pl.concat(some), plan))
 
 
 @given(parts)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_sum_of_days_is_the_count_of_all_their_rows(folder: Path, some: list[pl.DataFrame]) -> None:
     paths = write(folder, some)
     total = Counts.zero(PLAN)
@@ -232,7 +230,7 @@ def test_neither_blocks_nor_tables_nor_the_way_of_searching_change_a_count(tmp_p
 def test_score_sums_are_exact_on_every_scale_whatever_is_packed_together(
     tmp_path: Path, low: float, high: float
 ) -> None:
-    frame = population(20_000).with_columns(low + (high - low) * pl.col("score").alias("score") * 1.01)
+    frame = population(6_000).with_columns(low + (high - low) * pl.col("score").alias("score") * 1.01)
     plan = replace(PLAN, score_range=(low, high), columns=(TERM, OWNER), segments=())
     found = count_parquet(write(tmp_path, [frame, frame]), plan, score_paths=None)
     both = one_by_one(frame, plan)

@@ -75,6 +75,13 @@ def test_one_input_a_feature_is_fed_by_name(kind: int) -> None:
     assert found.dtype == np.float64
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_a_float_cannot_hold_is_infinite() -> None:
+    rows = pl.DataFrame({"income": [1e300, -1e300], "age": [1.0, 1.0]})
+    assert OnnxModel(added(), FEATURES, where=WHERE).score(rows).tolist() == [float("inf"), -float("inf")]
+    assert OnnxModel(added(DOUBLE), FEATURES, where=WHERE).score(rows).tolist() == [1e300, -1e300]
+
+
 @pytest.mark.parametrize("kind", [FLOAT, DOUBLE])
 def test_one_matrix_is_fed_in_the_features_order(kind: int) -> None:
     weights = helper.make_tensor("weights", kind, [2, 1], [1.0, 100.0])
