@@ -17,6 +17,7 @@ from statistics import median
 import numpy as np
 import polars as pl
 
+from benchmarks import drift
 from benchmarks.measure import Usage, measured
 from resources.engines.counting import CategoricalColumn, Column, CountPlan, NumericColumn
 from resources.engines.polars_counting import count_parquet
@@ -41,7 +42,6 @@ def run() -> dict[str, float]:
         child("scan", reference, [path])  # the file is in the page cache from here on, for both sides
         pairs = [(child("scan", reference, [path]), child("count", reference, [path])) for _ in range(PAIRS)]
     scans, counts = [cpu_s(scan) for scan, _ in pairs], [cpu_s(count) for _, count in pairs]
-    # `drift.gx_cpu_s_110`, psi and csi through Great Expectations on such counts, belongs beside these.
     return {
         "distribution.cpu_over_floor": median(count / scan for scan, count in zip(scans, counts, strict=True)),
         "distribution.cpu_s": median(counts),
@@ -49,6 +49,7 @@ def run() -> dict[str, float]:
         "distribution.peak_gib": median(count.peak_gib for _, count in pairs),
         "distribution.floor_peak_gib": median(scan.peak_gib for scan, _ in pairs),
         "distribution.file_mb": megabytes,
+        **drift.run(),
     }
 
 

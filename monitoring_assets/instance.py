@@ -5,10 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitoring_assets.version import ModelVersion
@@ -26,7 +24,8 @@ nux:
 run_monitoring:
   enabled: false
 """
-HOST_TAG, PROCESS_TAG = "scorewatch/host", "scorewatch/process"
+# Dagit does not show tags of this prefix.
+HOST_TAG, PROCESS_TAG = ".dagster/scorewatch-host", ".dagster/scorewatch-process"
 
 
 def prepare_instance(settings: Settings) -> None:
@@ -56,51 +55,10 @@ def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
         yield instance
 
 
-@contextmanager
-def held_open(instance: DagsterInstance, run_id: str) -> Iterator[None]:
-    """Keep a connection to SQLite's event log open while a run writes to it; nothing for other storages.
-
-    Dagster opens a connection for every event, and SQLite syncs and deletes its write-ahead log whenever the last
-    connection closes: half of the time of a backfill, and most of it waiting for the disk.
-    """
-    from dagster._core.storage.event_log import SqliteEventLogStorage  # noqa: PLC0415
-
-    storage = instance.event_log_storage
-    connections = []
-    try:
-        if isinstance(storage, SqliteEventLogStorage):
-            for shard in (run_id, "index"):
-                path = Path(storage.path_for_shard(shard))
-                if path.exists():
-                    connections.append(sqlite3.connect(path))
-                    connections[-1].execute("SELECT 1 FROM sqlite_master").fetchone()
-        yield
-    finally:
-        for connection in connections:
-            connection.close()
-
-
-def report_reference(instance: DagsterInstance, version: ModelVersion) -> None:
-    """Record the frozen reference as materialised, once for each digest, so that lineage starts from something."""
-    import dagster as dg  # noqa: PLC0415
-
-    from monitoring_assets.assets.events import asset_key  # noqa: PLC0415
-    from monitoring_assets.assets.factory import reference_metadata  # noqa: PLC0415
-
-    key = asset_key(version.manifest.model, version.manifest.version, "reference")
-    latest = instance.get_latest_materialization_event(key)
-    known = latest.asset_materialization.tags if latest and latest.asset_materialization else {}
-    data_version = version.reference_digest[:32]
-    if (known or {}).get("dagster/data_version") != data_version:
-        metadata = reference_metadata(version)
-        tags = {"dagster/data_version": data_version}
-        instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata, tags=tags))
-
-
 def unrecorded(instance: DagsterInstance, version: ModelVersion, partitions: Sequence[str]) -> set[str]:
     """Partitions whose data is in the store, while Dagster lacks a materialisation or its check (a run was killed)."""
     from monitoring_assets.assets.events import asset_key, evaluated_partitions  # noqa: PLC0415
-    from monitoring_assets.assets.factory import CHECKS  # noqa: PLC0415
+    from monitoring_assets.version import CHECKS  # noqa: PLC0415
 
     wanted, found = set(partitions), set[str]()
     for asset, check in CHECKS.items():

@@ -24,7 +24,11 @@ BAD = {
     "ten megabytes": (lambda _: b"a: " + b"x" * 10_000_000, "file: has 10000003 bytes", "leave features out"),
     "aliases bomb": (lambda _: BOMB.encode(), "uses an anchor (&) (line 1)", "leave the anchor out"),
     "unknown key": (lambda m: m | {"ownr": "x"}, "ownr", "owner"),
-    "missing key": (lambda m: {k: v for k, v in m.items() if k != "owner"}, "owner: is missing", "write a line such as owner: credit-risk@"),
+    "missing key": (
+        lambda m: {k: v for k, v in m.items() if k != "owner"},
+        "owner: is missing",
+        "write a line such as owner: credit-risk@",
+    ),
     "wrong type": (lambda m: m | {"tier": "high"}, "tier", "1"),
     "unknown kind": (section("score", kind="pickle"), "score.kind", "onnx"),
     "artefact outside": (section("score", artefact="../other/model.onnx"), "score.artefact", "no .."),

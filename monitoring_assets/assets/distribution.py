@@ -13,10 +13,8 @@ from monitoring_assets.assets.outcome import Outcome, blocked, skipped
 from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, content_digest, data_file, publish, read_current
 from monitoring_assets.results import Input, Metric
-from monitoring_assets.version import DISTRIBUTION, FEATURES, SCORES, ModelVersion
+from monitoring_assets.version import CODE_VERSIONS, DISTRIBUTION, FEATURES, SCORES, ModelVersion
 from resources.engines.polars_counting import count_parquet
-
-CODE_VERSION = "1"
 
 
 def materialise(
@@ -35,7 +33,7 @@ def materialise(
         reason = "the scores were made from other features than there are now; run the scores stage again"
         metric = Metric(metric="scores_match_features", status="breach", note=reason)
         return blocked(DISTRIBUTION, partition, (metric,), reason, inputs)
-    digest = content_digest([DISTRIBUTION, CODE_VERSION, *(each.digest for each in inputs)])
+    digest = content_digest([DISTRIBUTION, CODE_VERSIONS[DISTRIBUTION], *(each.digest for each in inputs)])
     path = version.path(DISTRIBUTION, partition)
     current, etag = read_current(version.store, path)
     if current is not None and current.input_digest == digest and not force:

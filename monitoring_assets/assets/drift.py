@@ -22,9 +22,8 @@ from monitoring_assets.stability.profile import WHOLE, ColumnProfile, SegmentKey
 from monitoring_assets.stability.psi import merge_bins
 from monitoring_assets.stability.significance import alpha
 from monitoring_assets.stability.windows import Column, WindowVerdicts, judge
-from monitoring_assets.version import DISTRIBUTION, PSI, ModelVersion
+from monitoring_assets.version import CODE_VERSIONS, DISTRIBUTION, PSI, ModelVersion
 
-CODE_VERSION = "1"
 MAX_PLOTTED = 20
 
 Drift = Literal["psi", "csi"]
@@ -153,7 +152,7 @@ def _inputs(version: ModelVersion, history: History, position: int, distribution
 
 def input_digest(kind: Drift, inputs: Sequence[Input]) -> str:
     """Digest of what a partition of psi or csi is made from; thresholds are not in it, they change no number."""
-    return content_digest([kind, CODE_VERSION, *([each.asset, each.partition, each.digest] for each in inputs)])
+    return content_digest([kind, CODE_VERSIONS[kind], *([each.asset, each.partition, each.digest] for each in inputs)])
 
 
 def expected_digest(version: ModelVersion, kind: Drift, partition: str, distributions: Distributions) -> str | None:

@@ -7,8 +7,12 @@ and a test reads the statuses back through GraphQL.
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -16,9 +20,11 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 from dagster._core.events import DagsterEvent
+from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from monitoring_assets.assets.pipeline import Recorded
 from monitoring_assets.results import SEVERITY, Metric, Result
+from monitoring_assets.version import ModelVersion
 
 MAX_ROWS = 20
 GRAVE = ("breach", "error")
@@ -153,3 +159,61 @@ def _table(metrics: list[Metric]) -> dg.MetadataValue:
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+@contextmanager
+def held_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Keep a connection to SQLite's event log open while a run writes to it; nothing for other storages.
+
+    Dagster opens a connection for every event, and SQLite syncs and deletes its write-ahead log whenever the last
+    connection closes: half of the time of a backfill, and most of it waiting for the disk.
+    """
+    storage = instance.event_log_storage
+    connections = []
+    try:
+        if isinstance(storage, SqliteEventLogStorage):
+            for shard in (run_id, "index"):
+                path = Path(storage.path_for_shard(shard))
+                if path.exists():
+                    connections.append(sqlite3.connect(path))
+                    connections[-1].execute("SELECT 1 FROM sqlite_master").fetchone()
+        yield
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def report_reference(instance: dg.DagsterInstance, version: ModelVersion) -> None:
+    """Record the frozen reference as materialised, once for each digest, so that lineage starts from something."""
+    key = asset_key(version.manifest.model, version.manifest.version, "reference")
+    latest = instance.get_latest_materialization_event(key)
+    known = latest.asset_materialization.tags if latest and latest.asset_materialization else {}
+    data_version = version.reference_digest[:32]
+    if (known or {}).get("dagster/data_version") != data_version:
+        metadata = reference_metadata(version)
+        tags = {"dagster/data_version": data_version}
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata, tags=tags))
+
+
+def reference_metadata(version: ModelVersion) -> dict[str, Any]:
+    """What Dagit shows of a frozen reference."""
+    profile = version.profile
+    return {
+        "digest": version.reference_digest,
+        "rows": profile.rows,
+        "sample": profile.sample,
+        "columns": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "column": column.name,
+                        "role": column.role,
+                        "stored as": column.physical,
+                        "bins": len(column.groups),
+                        "dispersion": round(column.dispersion, 3),
+                    }
+                )
+                for column in profile.columns[:200]
+            ]
+        ),
+    }

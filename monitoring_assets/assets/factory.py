@@ -6,19 +6,27 @@ from typing import Any, assert_never
 
 import dagster as dg
 
-from monitoring_assets.assets.events import Reporter, asset_key
+from monitoring_assets.assets.events import Reporter, asset_key, held_open, reference_metadata
 from monitoring_assets.assets.pipeline import ORDER, UPSTREAM, Recorded, run
-from monitoring_assets.instance import held_open
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.onboarding import onboard, pinned, utc_now
 from monitoring_assets.results import Trigger
-from monitoring_assets.version import CSI, DISTRIBUTION, FEATURES, PSI, SCORES, Clock, ModelVersion
+from monitoring_assets.version import (
+    CHECKS,
+    CODE_VERSIONS,
+    CSI,
+    DISTRIBUTION,
+    FEATURES,
+    PSI,
+    SCORES,
+    Clock,
+    ModelVersion,
+)
 from resources.settings import Settings
 
 RESOURCE = "scorewatch"
 TRIGGER_TAG = "scorewatch/trigger"
 STAGE = {FEATURES: "features", SCORES: "scores", DISTRIBUTION: "monitoring", PSI: "monitoring", CSI: "monitoring"}
-CHECKS = {FEATURES: "quality", SCORES: "quality", DISTRIBUTION: "quality", PSI: "psi", CSI: "csi"}
 KINDS = {
     FEATURES: "parquet",
     DISTRIBUTION: "polars",
@@ -124,30 +132,6 @@ def _reference(manifest: Manifest) -> dg.AssetsDefinition:
     return reference
 
 
-def reference_metadata(version: ModelVersion) -> dict[str, Any]:
-    """What Dagit shows of a frozen reference."""
-    profile = version.profile
-    return {
-        "digest": version.reference_digest,
-        "rows": profile.rows,
-        "sample": profile.sample,
-        "columns": dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {
-                        "column": column.name,
-                        "role": column.role,
-                        "stored as": column.physical,
-                        "bins": len(column.groups),
-                        "dispersion": round(column.dispersion, 3),
-                    }
-                )
-                for column in profile.columns[:200]
-            ]
-        ),
-    }
-
-
 def _stages(manifest: Manifest, digest: str | None) -> dg.AssetsDefinition:
     partitions = partitions_definition(manifest)
     specs = [_spec(manifest, asset, partitions) for asset in ORDER]
@@ -192,6 +176,7 @@ def _spec(manifest: Manifest, asset: str, partitions: dg.PartitionsDefinition[st
         description=DESCRIPTIONS[asset],
         partitions_def=partitions,
         skippable=True,
+        code_version=CODE_VERSIONS[asset],
         tags=_tags(manifest, **{"scorewatch/stage": STAGE[asset]}),
         metadata={
             "owner": manifest.owner,

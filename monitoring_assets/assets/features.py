@@ -19,11 +19,10 @@ from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, content_digest, data_file, locations, publish, read_current
 from monitoring_assets.results import Input, Metric, Status
 from monitoring_assets.stability.rates import CRITICAL_POINTS
-from monitoring_assets.version import FEATURES, ModelVersion
+from monitoring_assets.version import CODE_VERSIONS, FEATURES, ModelVersion
 from resources.engines.row_sketch import Hashes, RowSketch, repeated_share
 from resources.lake import SourceFile
 
-CODE_VERSION = "1"
 SKETCH_FILE = "row-hashes.parquet"
 REPEATS_WARN = 0.05
 
@@ -45,7 +44,7 @@ class _Columns:
     identifying: tuple[str, ...]
 
 
-def materialise(version: ModelVersion, partition: str, *, trigger: str, force: bool = False) -> Outcome:
+def materialise(version: ModelVersion, partition: str, *, force: bool = False) -> Outcome:
     """Read the partition's source once, write it as Parquet, count what only this stage can see.
 
     A missing or bad source gives an outcome, never an exception; infrastructure trouble is raised.
@@ -53,13 +52,11 @@ def materialise(version: ModelVersion, partition: str, *, trigger: str, force: b
     uri, files, why_none = source.partition_files(version, partition)
     if why_none:
         return missing(FEATURES, partition, why_none)
-    digest = content_digest(
-        [FEATURES, CODE_VERSION, version.identity, [[file.uri, file.fingerprint] for file in files]]
-    )
+    digest = input_digest(version, files)
     path = version.path(FEATURES, partition)
     current, etag = read_current(version.store, path)
     if current is not None and current.input_digest == digest and not force:
-        return _outcome(version, current, "reused", trigger)
+        return _outcome(version, current, "reused")
     inputs = (Input(asset="source", partition=partition, digest=content_digest([file.fingerprint for file in files])),)
     stopped = partial(_blocked, partition, inputs=inputs, uri=uri, arrived_at=_arrival(files, current))
     problems = _schema_problems(version, files)
@@ -83,13 +80,13 @@ def materialise(version: ModelVersion, partition: str, *, trigger: str, force: b
             files=(*written, data_file(hashes, 0)),
             measured=_measured(version, partition, _arrival(files, current), sketch),
         )
-        return _outcome(version, publish(version.store, path, done, [*paths, hashes], etag), "materialised", trigger)
+        return _outcome(version, publish(version.store, path, done, [*paths, hashes], etag), "materialised")
 
 
 def input_digest(version: ModelVersion, files: Sequence[SourceFile]) -> str:
     """Digest of what a partition's features are made from: the source's files, the manifest, this code."""
     listed = [[file.uri, file.fingerprint] for file in files]
-    return content_digest([FEATURES, CODE_VERSION, version.identity, listed])
+    return content_digest([FEATURES, CODE_VERSIONS[FEATURES], version.identity, listed])
 
 
 def parts(version: ModelVersion, current: Current) -> list[str]:
@@ -209,13 +206,13 @@ def _read_sketch(version: ModelVersion, current: Current) -> Hashes:
     return np.asarray(frame["hash"].to_numpy(), dtype=np.uint64)
 
 
-def _outcome(version: ModelVersion, current: Current, state: Any, trigger: str) -> Outcome:
+def _outcome(version: ModelVersion, current: Current, state: Any) -> Outcome:
     metrics = [
         _rows(current),
         _repeats("duplicate_row_excess", "equal an earlier row of the partition", current),
         _repeats("repeated_row_excess", "are in the partition before as well", current),
     ]
-    if trigger == "arrival" and (late := _lateness(version, current)) is not None:
+    if (late := _lateness(version, current)) is not None:
         metrics.append(late)
     return Outcome(
         FEATURES,

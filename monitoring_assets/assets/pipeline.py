@@ -39,7 +39,7 @@ def run(
     done: dict[str, dict[str, Outcome]] = {asset: {} for asset in ORDER}
     for asset in ORDER:
         if asset in assets:
-            for outcomes in _materialise(version, asset, partitions, done, distributions, trigger=trigger, force=force):
+            for outcomes in _materialise(version, asset, partitions, done, distributions, force=force):
                 done[asset] |= {outcome.partition: outcome for outcome in outcomes}
                 yield [record(version, outcome, trigger, _arrival(done, outcome.partition)) for outcome in outcomes]
     for partition, outcome in _blocked(done).items():
@@ -57,13 +57,12 @@ def _materialise(
     done: dict[str, dict[str, Outcome]],
     distributions: Distributions,
     *,
-    trigger: Trigger,
     force: bool,
 ) -> Iterator[list[Outcome]]:
     upstream = done[UPSTREAM[asset]] if asset in UPSTREAM else {}
     if asset == FEATURES:
         for chunk in _chunks(partitions):
-            yield [features.materialise(version, partition, trigger=trigger, force=force) for partition in chunk]
+            yield [features.materialise(version, partition, force=force) for partition in chunk]
     elif asset == SCORES:
         prepared = scores.prepare(version)
         for chunk in _chunks(partitions):

@@ -17,10 +17,8 @@ from monitoring_assets.assets.outcome import Outcome, blocked, skipped
 from monitoring_assets.assets.stored import reading
 from monitoring_assets.datasets import Current, content_digest, data_file, locations, publish, read_current
 from monitoring_assets.results import Input, Metric
-from monitoring_assets.version import FEATURES, SCORES, ModelVersion
+from monitoring_assets.version import CODE_VERSIONS, FEATURES, SCORES, ModelVersion
 from resources.errors import BadInput
-
-CODE_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def _score(version: ModelVersion, rows: Current, how: Scoring, inputs: tuple[Inp
     bad = [metric for metric in how.metrics if metric.status == "breach"]
     if bad:
         return blocked(SCORES, rows.partition, how.metrics, "; ".join(str(metric.note) for metric in bad), inputs)
-    digest = content_digest([SCORES, CODE_VERSION, version.identity, rows.digest, how.digest])
+    digest = content_digest([SCORES, CODE_VERSIONS[SCORES], version.identity, rows.digest, how.digest])
     path = version.path(SCORES, rows.partition)
     current, etag = read_current(version.store, path)
     if current is not None and current.input_digest == digest and not force:

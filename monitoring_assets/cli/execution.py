@@ -47,9 +47,9 @@ def execute(
     """
     import dagster as dg
 
-    from monitoring_assets.assets.events import asset_key
+    from monitoring_assets.assets.events import asset_key, report_reference
     from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group
-    from monitoring_assets.instance import end_killed_runs, process_tags, report_reference
+    from monitoring_assets.instance import end_killed_runs, process_tags
 
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     manifest = version.manifest

@@ -137,7 +137,7 @@ def write(folder: Path, parts: list[pl.DataFrame], name: str = "rows") -> list[s
     """Write each frame to a file of small row groups."""
     paths = [str(folder / f"{name}-{number}.parquet") for number in range(len(parts))]
     for part, path in zip(parts, paths, strict=True):
-        part.write_parquet(path, row_group_size=7)
+        part.write_parquet(path, row_group_size=max(7, part.height // 20))
     return paths
 
 

@@ -142,7 +142,7 @@ def test_edges_are_finite_values_of_the_reference_and_no_range_is_empty(
 
 @property_test
 @given(values_with_ties)
-def test_every_finite_value_of_the_reference_falls_into_one_valid_bin(bin_positions: Positions, drawn: list[float]) -> None:
+def test_every_finite_value_of_the_reference_is_in_one_valid_bin(bin_positions: Positions, drawn: list[float]) -> None:
     values = np.array(drawn, dtype=float)
     bins = numeric_bins(values, len(values), specials=[])
     values = values[np.isfinite(values)]
