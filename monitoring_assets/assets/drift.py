@@ -187,14 +187,13 @@ def _store(
 
 def _reason(outcome: Outcome) -> str:
     """One sentence for a person: how many columns, and the worst of them."""
-    whole = [metric for metric in outcome.metrics if metric.segment is None]
-    columns = {metric.column for metric in whole}
-    bad = [metric for metric in whole if metric.status == outcome.status]
+    # The first metric of a column is that of its deciding window.
+    deciding = {metric.column: metric for metric in reversed(outcome.metrics) if metric.segment is None}
+    bad = [metric for metric in deciding.values() if metric.status == outcome.status]
     if outcome.status in ("warn", "breach"):
         worst = max(bad, key=lambda metric: metric.net_value or 0.0)
-        count = len({metric.column for metric in bad})
         return (
-            f"{count} of {len(columns)} columns at or above {worst.threshold:g}: worst {worst.column} with net PSI "
+            f"{len(bad)} of {len(deciding)} columns at or above {worst.threshold:g}: worst {worst.column} with net PSI "
             f"{worst.net_value:.3g} over {worst.window} partition{'s' if worst.window != 1 else ''} ({worst.n} rows)"
         )
     if outcome.status == "ok":
