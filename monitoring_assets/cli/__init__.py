@@ -6,11 +6,12 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 
-from resources.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_UNEXPECTED, ScorewatchError
+from resources.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, ScorewatchError
 from resources.settings import Settings
 
 VERBS = {
@@ -58,18 +59,26 @@ def main() -> None:
     """Entry point: runs a verb and ends the process with the exit code of what went wrong."""
     # SIGTERM ends a process as Ctrl-C does: temporary folders go, and the run is recorded as interrupted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="scorewatch-") as folder:
+        # Applicants' rows lie in it for a while. An interrupt that hits a stage's own cleaning up leaves none behind.
+        tempfile.tempdir = folder
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = EXIT_BAD_INPUT
+        return EXIT_BAD_INPUT
     except ScorewatchError as error:
         click.secho(f"error: {error}", fg="red", err=True)
-        code = error.exit_code
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.secho("interrupted", err=True)
-        code = EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
-        code = EXIT_UNEXPECTED
-    sys.exit(code if isinstance(code, int) else 0)
+        return EXIT_UNEXPECTED
+    return code if isinstance(code, int) else EXIT_OK

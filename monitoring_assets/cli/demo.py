@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -43,55 +43,50 @@ def command(settings: Settings, cache: Path | None, as_json: bool) -> None:
         version = onboard(settings, manifest.model, manifest.version)
         partitions = version.calendar.keys(version.calendar.first_key, LAST)
         backfill(version, partitions, force=False)
-        found.append(first_breaches(version, partitions))
+        found.append(first_alarms(version, partitions))
     if as_json:
         echo_json(found)
         return
     _print(found)
 
 
-def first_breaches(version: ModelVersion, partitions: list[str]) -> dict[str, object]:
-    """Per column, the first day at warn and at breach with the net PSI that decided it, from the results."""
+def first_alarms(version: ModelVersion, partitions: list[str]) -> dict[str, Any]:
+    """Per column, from the results: the first day at warn or worse, the first at breach, and the PSI of that day."""
     from monitoring_assets.reading import newest_results
 
-    columns: dict[str, dict[str, object]] = {}
+    columns: dict[str, dict[str, Any]] = {}
     for kind in ("psi", "csi"):
         for result in newest_results(version, partitions, kind):
             for metric in result.metrics:
                 if metric.status in ("warn", "breach") and metric.segment is None and metric.column:
-                    first = columns.setdefault(metric.column, {"kind": kind})
-                    first.setdefault(metric.status, result.partition)
-                    if metric.status == "breach":
-                        first.setdefault("warn", result.partition)
-                    first.setdefault(f"psi at {metric.status}", metric.value)
-                    first.setdefault(f"window at {metric.status}", metric.window)
+                    shift = {"psi": metric.value, "days": metric.window}
+                    first = columns.setdefault(
+                        metric.column, {"index": kind.upper(), "warn": result.partition, **shift}
+                    )
+                    if metric.status == "breach" and "breach" not in first:
+                        first |= {"breach": result.partition, **shift}
     return {"model": version.manifest.model, "version": version.manifest.version, "columns": columns}
 
 
-def _print(found: list[dict[str, object]]) -> None:
-    rows = []
+def _print(found: list[dict[str, Any]]) -> None:
     for each in found:
-        columns = each["columns"]
-        assert isinstance(columns, dict)  # noqa: S101
-        ordered = sorted(columns.items(), key=lambda item: (str(item[1].get("breach", "9999")), str(item[1]["warn"])))
-        for column, first in ordered:
-            rows.append(
-                [
-                    f"{each['model']} {each['version']}",
-                    column,
-                    str(first["kind"]).upper(),
-                    str(first.get("warn", "–")),
-                    str(first.get("breach", "–")),
-                    _number(first.get("psi at breach", first.get("psi at warn"))),
-                ]
-            )
-    table(
-        "Drift found (the population changes on 2019-03-31)",
-        ("model", "column", "index", "first warn", "first breach", "PSI then"),
-        rows,
-    )
-    click.echo("Look at it: make up, then http://127.0.0.1:3000/assets/car-loan/1.0.0/csi?view=checks")
-
-
-def _number(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else "–"
+        columns = sorted(each["columns"].items(), key=lambda item: (item[1].get("breach", "9999"), item[1]["warn"]))
+        rows = [
+            [
+                column,
+                first["index"],
+                first["warn"],
+                first.get("breach", "–"),
+                f"{first['psi']:.3f}",
+                f"{first['days']} day{'s' if first['days'] > 1 else ''}",
+            ]
+            for column, first in columns
+        ]
+        table(
+            f"{each['model']} {each['version']}: drift found (the population changes on 2019-03-31)",
+            ("column", "index", "first warn", "first breach", "PSI then", "over"),
+            rows,
+        )
+    click.echo("Look at it: make up, then")
+    click.echo("  lineage  http://127.0.0.1:3000/locations/models/asset-groups/car_loan__1_0_0")
+    click.echo("  checks   http://127.0.0.1:3000/assets/car-loan/1.0.0/csi?view=checks")

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -129,13 +130,19 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         check_key(key)
-        path = Path(os.path.realpath(self._root), key)
-        if os.path.realpath(path) != str(path):
-            raise BadInput(
-                f"{self.uri}/{key} is, or lies behind, a symbolic link. "
-                "Links are not followed, because they can lead out of the store; put a copy there."
-            )
-        return path
+        path = self._real_root
+        for part in key.split("/"):
+            path = f"{path}/{part}"
+            if os.path.islink(path):  # noqa: PTH114 - many a time for every object, and a Path costs more than the call
+                raise BadInput(
+                    f"{self.uri}/{key} is, or lies behind, a symbolic link. "
+                    "Links are not followed, because they can lead out of the store; put a copy there."
+                )
+        return Path(path)
+
+    @cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self._root)
 
     def _overwrite(self, key: str, source: BinaryIO) -> None:
         path = self._path(key)

@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from monitoring_assets.assets.events import asset_key, evaluated_partitions
-from monitoring_assets.assets.factory import CHECKS
 from monitoring_assets.deployment import register
+from monitoring_assets.version import CHECKS
 from resources.settings import Settings
 
 VERSION = "1.0.0"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -101,14 +103,22 @@ def a_free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def stack(new_machine: Callable[[], Any]) -> Stack:
-    """A stack on which a person backfilled `other` in the browser while the command backfilled `small`."""
+def stack(new_machine: Callable[[], Any]) -> Iterator[Stack]:
+    """A stack on which a person backfills `other` in the browser while the command backfilled `small`.
+
+    At the end it gets SIGTERM, which has to end it as Ctrl-C does.
+    """
     machine = new_machine()
     stack = start(machine, a_free_port())
     stack.launch("other", DAYS)
     code, _, err = machine.backfill("small").finish()
     assert code == 0, err
-    return stack
+    yield stack
+    stack.process.family()
+    stack.process.popen.terminate()
+    code, _, err = stack.process.finish()
+    assert code == 0, err
+    assert stack.process.alive() == []
 
 
 def test_each_version_is_a_group_whose_lineage_is_the_way_of_the_data(stack: Stack) -> None:
@@ -182,6 +192,22 @@ def test_a_backfill_launched_in_the_browser_runs_once_and_leaves_nothing_planned
     )["assetsLatestInfo"]
     assert all(each == {"inProgressRunIds": [], "unstartedRunIds": []} for each in in_progress)
     assert stack.machine.recorded("other") == stack.machine.recorded("small")
+
+
+def test_a_version_that_is_registered_meanwhile_is_there_after_a_reload(
+    stack: Stack, deployed: Path, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    shutil.copytree(deployed / "small", tmp_path / "model")
+    manifest = tmp_path / "model" / "model.yaml"
+    manifest.write_text(manifest.read_text().replace("model: small", "model: newcomer"))
+    code, _, err = stack.machine.run("register", str(tmp_path / "model"))
+    assert code == 0, err
+    stack.ask("""mutation { reloadRepositoryLocation(repositoryLocationName: "models") { __typename } }""")
+
+    def groups() -> set[str]:
+        return {each["groupName"] for each in stack.ask("{ assetNodes { groupName } }")["assetNodes"]}
+
+    eventually(lambda: "newcomer__1_0_0" in groups(), "the new version is shown")
 
 
 def test_a_second_stack_on_the_same_home_is_refused_with_the_address_of_the_first(stack: Stack) -> None:
