@@ -25,6 +25,16 @@ from monitoring_assets.stability.windows import Column, WindowVerdicts, judge
 from monitoring_assets.version import CODE_VERSIONS, DISTRIBUTION, PSI, ModelVersion
 
 MAX_PLOTTED = 20
+TABLE_FIELDS = {
+    "rows": "rows",
+    "bins": "bins",
+    "psi": "value",
+    "net_psi": "net",
+    "p_value": "p_value",
+    "net_psi_without_worst": "net_without_worst",
+    "level": "level",
+}
+TABLE_TYPES = {"column": pl.String, "segment": pl.String, "value": pl.String, "window": pl.Int32}
 
 Drift = Literal["psi", "csi"]
 
@@ -120,24 +130,16 @@ def _segments(
 
 def _table(verdicts: Mapping[tuple[str, SegmentKey], WindowVerdicts], number: int) -> pl.DataFrame:
     """Every window of every column and segment of one partition, as the asset's Parquet."""
-    frames = []
-    for (column, (segment, value)), found in verdicts.items():
-        numbers = {
-            "window": np.asarray(found.lengths, dtype=np.int32),
-            "rows": found.rows[number],
-            "bins": found.bins[number],
-            "psi": found.value[number],
-            "net_psi": found.net[number],
-            "p_value": found.p_value[number],
-            "net_psi_without_worst": found.net_without_worst[number],
-            "level": found.level[number],
-        }
-        frames.append(
-            pl.DataFrame(numbers, nan_to_null=True).select(
-                pl.lit(column).alias("column"), pl.lit(segment).alias("segment"), pl.lit(value).alias("value"), pl.all()
-            )
-        )
-    return pl.concat(frames) if frames else pl.DataFrame(schema={"column": pl.String})
+    named = [(column, segment, value, len(found.lengths)) for (column, (segment, value)), found in verdicts.items()]
+    columns: dict[str, Any] = {
+        name: [entry[place] for entry in named for _ in range(entry[3])]
+        for place, name in enumerate(("column", "segment", "value"))
+    }
+    columns["window"] = [length for found in verdicts.values() for length in found.lengths]
+    for name, field in TABLE_FIELDS.items():
+        parts = [getattr(found, field)[number] for found in verdicts.values()]
+        columns[name] = np.concatenate(parts) if parts else []
+    return pl.DataFrame(columns, schema_overrides=TABLE_TYPES, nan_to_null=True)
 
 
 def _inputs(version: ModelVersion, history: History, position: int, distributions: Distributions) -> tuple[Input, ...]:

@@ -180,8 +180,9 @@ class LocalStore:
             with staged.open("xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
-                # Without this a power failure can leave the new name with no bytes behind it.
-                os.fsync(target.fileno())
+                if target.tell():
+                    # Without this a power failure can leave the new name with no bytes behind it.
+                    os.fsync(target.fileno())
             if not self._swept:
                 self._swept = True
                 _sweep(folder, older_than=staged.stat().st_mtime - _LEFTOVER_AGE_S)
