@@ -7,10 +7,8 @@ from pathlib import Path
 from monitoring_assets.assets import judging, quality
 from monitoring_assets.assets.drift import look_back
 from monitoring_assets.assets.history import Distributions
-from monitoring_assets.expectations.batch import CountHistory
 from monitoring_assets.expectations.docs import build_docs
 from monitoring_assets.expectations.suite import build_suite
-from monitoring_assets.stability.profile import WHOLE
 from monitoring_assets.version import ModelVersion
 from resources.errors import BadInput
 
@@ -27,14 +25,7 @@ def build(version: ModelVersion, partition: str, folder: Path) -> Path:
     first = min(earlier[0], version.calendar.previous(partition, look_back(version))[0])
     history = distributions.history(version.calendar.keys(first, partition))
     targets = history.positions([partition])
-    batch = CountHistory(
-        partitions=history.partitions,
-        present=history.present,
-        counts=history.bins[WHOLE],
-        tails=history.tails[WHOLE],
-        rows=history.rows,
-        measures=quality.measures(version, [partition], targets, len(history.partitions)),
-    )
+    batch = judging.batch_of(history, quality.measures(version, [partition], targets, len(history.partitions)))
     suite = build_suite(version.profile, judging.suite_policy(version))
     weekdays = quality.weekday_positions(version, [partition], history.partitions)
     return build_docs(suite, version.profile, batch, targets, folder, weekdays)

@@ -7,7 +7,7 @@ from monitoring_assets.expectations.batch import CountHistory
 from monitoring_assets.expectations.suite import SuitePolicy, SuiteVerdict, build_suite, validate
 from monitoring_assets.partitions import windows_for
 from monitoring_assets.stability.profile import WHOLE
-from monitoring_assets.stability.psi import IntArray
+from monitoring_assets.stability.psi import FloatArray, IntArray
 from monitoring_assets.stability.significance import alpha
 from monitoring_assets.stability.windows import Thresholds, WindowVerdicts
 from monitoring_assets.version import ModelVersion
@@ -31,19 +31,23 @@ def suite_policy(version: ModelVersion) -> SuitePolicy:
     )
 
 
-def judge_population(
-    version: ModelVersion, kind: str, history: History, targets: IntArray
-) -> dict[str, WindowVerdicts]:
-    """Verdicts of psi or csi for the whole population, by column, as Great Expectations decided them."""
-    batch = CountHistory(
+def batch_of(history: History, measures: dict[str, FloatArray]) -> CountHistory:
+    """The whole population's counts as Great Expectations gets them."""
+    return CountHistory(
         partitions=history.partitions,
         present=history.present,
         counts=history.bins[WHOLE],
         tails=history.tails[WHOLE],
         rows=history.rows,
-        measures={},
+        measures=measures,
     )
-    return judge(version, batch, targets, kind).psi
+
+
+def judge_population(
+    version: ModelVersion, kind: str, history: History, targets: IntArray
+) -> dict[str, WindowVerdicts]:
+    """Verdicts of psi or csi for the whole population, by column, as Great Expectations decided them."""
+    return judge(version, batch_of(history, {}), targets, kind).psi
 
 
 def judge(
