@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from resources.engines.counting import CategoricalColumn, CountPlan, NumericColumn, SegmentColumn
-
 from monitoring_assets.stability.binning import NumericBins
 from monitoring_assets.stability.profile import ColumnProfile
+from resources.engines.counting import CategoricalColumn, CountPlan, NumericColumn, SegmentColumn
 
 
 def count_plan(
