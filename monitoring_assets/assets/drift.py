@@ -20,7 +20,7 @@ from monitoring_assets.partitions import windows_for
 from monitoring_assets.results import Input, Metric
 from monitoring_assets.stability.profile import WHOLE, ColumnProfile, SegmentKey
 from monitoring_assets.stability.psi import merge_bins
-from monitoring_assets.stability.significance import alpha
+from monitoring_assets.stability.significance import alpha, no_drift_band
 from monitoring_assets.stability.windows import Column, WindowVerdicts, judge
 from monitoring_assets.version import CODE_VERSIONS, DISTRIBUTION, PSI, ModelVersion
 
@@ -103,7 +103,7 @@ def _judge(version: ModelVersion, kind: Drift, targets: Sequence[str], distribut
                 outcome,
                 rows=int(history.rows[positions[number]]),
                 reason=_reason(outcome),
-                plots=_plots(kind, verdicts, number),
+                plots=_plots(version, kind, verdicts, number),
             )
         )
     return outcomes
@@ -203,8 +203,14 @@ def _reason(outcome: Outcome) -> str:
     return next((str(metric.note) for metric in bad if metric.note), "")
 
 
-def _plots(kind: Drift, verdicts: Mapping[tuple[str, SegmentKey], WindowVerdicts], number: int) -> dict[str, float]:
-    """Numbers that Dagit draws over the partitions: PSI of the partition alone, and the net PSI that decides."""
+def _plots(
+    version: ModelVersion, kind: Drift, verdicts: Mapping[tuple[str, SegmentKey], WindowVerdicts], number: int
+) -> dict[str, float]:
+    """Numbers that Dagit draws over the partitions.
+
+    PSI of the partition alone (of the features, the largest), the net PSI that decides, and for the score the PSI
+    that 95 % of such partitions stay below without any drift.
+    """
     whole = {column: found for (column, segment), found in verdicts.items() if segment == WHOLE}
     values = {column: float(found.value[number, 0]) for column, found in whole.items() if found.rows[number, 0] > 0}
     nets = [float(found.net[number, found.deciding()[number]]) for found in whole.values()]
@@ -214,6 +220,9 @@ def _plots(kind: Drift, verdicts: Mapping[tuple[str, SegmentKey], WindowVerdicts
         plots[f"{kind}_max" if kind != PSI else PSI] = max(values.values())
     if nets:
         plots[f"net_{kind}_max" if kind != PSI else "net_psi"] = max(nets)
+    for found in whole.values() if kind == PSI and values else ():
+        band = no_drift_band(found.bins[number, 0], found.rows[number, 0], version.profile.rows)
+        plots["psi_without_drift_95"] = float(band)
     if kind != PSI and len(values) <= MAX_PLOTTED:
         plots |= {f"csi of {column}": value for column, value in values.items()}
     return plots

@@ -10,12 +10,15 @@ from monitoring_assets.assets.history import History
 from monitoring_assets.assets.judging import thresholds
 from monitoring_assets.results import Metric, Status
 from monitoring_assets.stability.profile import WHOLE, SegmentKey
+from monitoring_assets.stability.psi import decompose, merge_bins
 from monitoring_assets.stability.significance import alpha, smallest_detectable_psi
 from monitoring_assets.stability.windows import BREACH, MIN_ROWS_PER_BIN, NOT_ELIGIBLE, OK, WARN, WindowVerdicts
 from monitoring_assets.version import ModelVersion
 
 RECORDED_NET = 0.02
 """Windows with a smaller net PSI are not in results: no threshold may be lower, so no policy can breach in them."""
+
+SHOWN_PART = 0.005
 
 STATUS: dict[int, Status] = {NOT_ELIGIBLE: "insufficient_data", OK: "ok", WARN: "warn", BREACH: "breach"}
 
@@ -64,7 +67,7 @@ class WindowMetrics:
             p_value=float(verdicts.p_value[number, window]),
             threshold=limits.critical if level == BREACH else limits.warn,
             status=STATUS[level],
-            note=self._note(verdicts, number, window),
+            note=self._note(column, segment, verdicts, number, window, position),
         )
 
     def _carried(self, position: int, length: int) -> tuple[str, ...]:
@@ -72,11 +75,28 @@ class WindowMetrics:
         there = zip(self.history.partitions[window], self.history.present[window], strict=True)
         return tuple(partition for partition, present in there if present)
 
-    def _note(self, verdicts: WindowVerdicts, number: int, window: int) -> str | None:
-        without_worst = float(verdicts.net_without_worst[number, window])
-        if verdicts.level[number, window] == OK and np.isnan(without_worst):
-            return f"a PSI of {self._detectable(verdicts, number, window):.3g} would have been seen"
-        return None if np.isnan(without_worst) else f"net PSI without the worst partition {without_worst:.4f}"
+    def _note(
+        self, column: str, segment: SegmentKey, verdicts: WindowVerdicts, number: int, window: int, position: int
+    ) -> str | None:
+        level, without_worst = verdicts.level[number, window], float(verdicts.net_without_worst[number, window])
+        notes = []
+        if level in (WARN, BREACH):
+            notes.append(self._parts(column, segment, position, verdicts.lengths[window]))
+        if not np.isnan(without_worst):
+            notes.append(f"net PSI without the worst partition {without_worst:.4f}")
+        if level == OK and not notes:
+            notes.append(f"a PSI of {self._detectable(verdicts, number, window):.3g} would have been seen")
+        return "; ".join(filter(None, notes)) or None
+
+    def _parts(self, column: str, segment: SegmentKey, position: int, length: int) -> str:
+        """What the PSI is made of, where it is not of valid values alone."""
+        [profile] = [each for each in self.version.profile.columns if each.name == column]
+        counts = self.history.bins[segment][column][max(0, position + 1 - length) : position + 1].sum(axis=0)
+        now, then = (merge_bins(each, profile.group_array) for each in (counts, profile.reference_counts(segment)))
+        split = decompose(now, then, profile.group_kinds)
+        shares = {kind: getattr(split, kind) for kind in ("null", "special", "unseen")}
+        listed = ", ".join(f"{kind} {part:.3f}" for kind, part in shares.items() if part >= SHOWN_PART)
+        return f"of the PSI {listed}; among the valid values alone {split.within_valid:.3f}" if listed else ""
 
     def _insufficient(self, column: str, verdicts: WindowVerdicts, number: int) -> Metric:
         rows, bins = int(verdicts.rows[number, -1]), int(verdicts.bins[number, -1])

@@ -62,6 +62,12 @@ class ColumnProfile:
         """Bin → PSI group, [B]."""
         return np.asarray(self.groups, dtype=np.int64)
 
+    @property
+    def group_kinds(self) -> tuple[BinKind, ...]:
+        """What each PSI group holds, [K]; only valid bins are ever pooled."""
+        kinds = dict(zip(self.groups, self.bin_kinds, strict=True))
+        return tuple(kinds[group] for group in range(len(kinds)))
+
     def reference_counts(self, segment: SegmentKey = WHOLE) -> IntArray:
         """Counts of the reference in every bin [B]; zeros for a segment value that the reference did not have."""
         return np.asarray(self.counts.get(segment, (0,) * len(self.groups)), dtype=np.int64)

@@ -6,6 +6,7 @@ share of a bin. The same index over the bins of one characteristic is called the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,7 @@ class Decomposition:
     within_valid: float
 
 
-def decompose(current: IntArray, reference: IntArray, kinds: tuple[str, ...]) -> Decomposition:
+def decompose(current: IntArray, reference: IntArray, kinds: Sequence[str]) -> Decomposition:
     """Split the PSI of one sample ``[K]`` by the kind of each bin: ``valid``, ``null``, ``special`` or ``unseen``."""
     parts = contributions(current, reference)
     names = np.asarray(kinds)

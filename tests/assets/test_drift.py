@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any
 
@@ -128,6 +129,26 @@ def test_a_glitch_of_one_day_does_not_linger(lender: Any, land: Any, run: Any) -
     assert [metric.status for metric in after] == ["ok"]
     assert after[0].net_value > 0.25
     assert after[0].note.startswith("net PSI without the worst partition 0.0")
+
+
+def test_nulls_are_told_apart_from_a_shift_of_the_values(lender: Any, run: Any) -> None:
+    version = lender.onboard()
+    frame = lender.rows(DAYS[0], 400)
+    nulls = pl.when(pl.int_range(pl.len()) < 200).then(None).otherwise("income")
+    lender.land(DAYS[0], frame.with_columns(income=nulls))
+    metric = whole(run(version, DAYS[:1])["csi", DAYS[0]].result, "income")[0]
+    assert metric.status == "breach"
+    found = re.fullmatch(r"of the PSI null (\d\.\d+); among the valid values alone (\d\.\d+)", metric.note)
+    assert found
+    assert float(found[1]) > 0.8 * metric.value
+    assert float(found[2]) < 0.1
+
+
+def test_the_score_s_psi_is_drawn_with_what_no_drift_would_give(lender: Any, land: Any, run: Any) -> None:
+    version = lender.onboard()
+    land(DAYS[0])
+    plots = run(version, DAYS[:1])["psi", DAYS[0]].outcome.plots
+    assert 0 < plots["psi"] < 2 * plots["psi_without_drift_95"] < 0.5
 
 
 def test_a_reference_of_training_rows_judges_features_but_not_the_score(lender: Any, land: Any, run: Any) -> None:
