@@ -21,6 +21,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 from dagster._core.events import DagsterEvent
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 from monitoring_assets.assets.pipeline import Recorded
 from monitoring_assets.results import SEVERITY, Metric, Result
@@ -47,6 +48,20 @@ def evaluated_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, check: 
     }
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold an interrupt back until an event is stored.
+
+    One that lands while Dagster takes the lock of its SQLite storage leaves that locked, and recording the end of the
+    run then waits for ever.
+    """
+    with capture_interrupts():
+        yield
+        interrupted = pop_captured_interrupt()
+    if interrupted:
+        raise dg.DagsterExecutionInterruptedError
+
+
 class Reporter:
     """Reports what one run recorded, asset by asset."""
 
@@ -58,10 +73,13 @@ class Reporter:
         """Report a batch of one asset's partitions: materialisations first, then the evaluations that target them."""
         for each in recorded:
             if each.outcome.usable:
-                self._context.log_event(self._materialisation(each))
-        targets = self._targets(recorded)
+                with _undisturbed():
+                    self._context.log_event(self._materialisation(each))
+        with _undisturbed():
+            targets = self._targets(recorded)
         for each in recorded:
-            self._evaluate(each, targets.get(each.outcome.partition))
+            with _undisturbed():
+                self._evaluate(each, targets.get(each.outcome.partition))
 
     def _key(self, recorded: Recorded) -> dg.AssetKey:
         return asset_key(self._model, self._version, recorded.outcome.asset)
