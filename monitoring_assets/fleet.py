@@ -1,40 +1,236 @@
-"""The fleet: every version that the registry holds, and those that cannot be read, with the reason."""
+"""The fleet: every version that the registry holds, its newest good manifest, and what is wrong with the newest one."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from monitoring_assets import layout
-from monitoring_assets.manifest import Manifest
-from monitoring_assets.onboarding import deployed_files, deployed_manifest
-from resources.errors import BadInput
+from monitoring_assets.datasets import content_digest
+from monitoring_assets.manifest import Manifest, mutable_changes
+from monitoring_assets.onboarding import deployed_files, deployed_manifest, pin
+from resources.errors import BadInput, ScorewatchError
+from resources.object_store import ObjectInfo, ObjectStore
 from resources.settings import Settings
+
+READS = 500
+"""Manifests read in one scan: what a tick has time for. A scan that leaves some says so."""
+THREADS = 8
+
+
+class Member(BaseModel):
+    """A version to monitor: its manifest as pinned by ``digest``, and what its folder held.
+
+    ``files`` changes with any file of the folder; ``deployed_at`` is when its first manifest was put.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: Manifest
+    digest: str
+    files: str
+    deployed_at: datetime
+
+
+class Registered(BaseModel):
+    """One version's folder in the registry.
+
+    ``fingerprint`` is that of its ``model.yaml``. ``problem`` says why that one is not used; ``member`` is then what
+    the newest good one said, None if there was none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    version: str
+    fingerprint: str
+    files: str
+    member: Member | None = None
+    problem: str = ""
+
+
+class Fleet(BaseModel):
+    """All of them, in the order of their names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    registered: tuple[Registered, ...] = ()
+
+    @property
+    def members(self) -> Iterator[Member]:
+        """The active versions."""
+        for each in self.registered:
+            if each.member is not None and each.member.manifest.status == "active":
+                yield each.member
+
+    def shard(self, number: int, shards: int) -> Shard:
+        """The active versions of one of the code locations."""
+        return Shard(
+            members=tuple(
+                member
+                for member in self.members
+                if shard_of(member.manifest.model, member.manifest.version, shards) == number
+            )
+        )
+
+
+class Shard(BaseModel):
+    """What one `models` code location is built from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: tuple[Member, ...] = ()
+
+
+def shard_of(model: str, version: str, shards: int) -> int:
+    """The shard of a version: the same in every process, whatever else is registered."""
+    return int(hashlib.sha256(f"{model}/{version}".encode()).hexdigest()[:8], 16) % shards
+
+
+class FleetFile:
+    """The fleet as it was last seen, in the store; read again only when somebody else wrote it."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._fingerprint: str | None = None
+        self._fleet = Fleet()
+
+    def read(self) -> Fleet:
+        """The fleet; empty before the first scan, and when what is stored is of another release."""
+        info = self._store.head(layout.FLEET)
+        if info is None:
+            return Fleet()
+        if info.fingerprint != self._fingerprint:
+            blob = self._store.get(layout.FLEET)
+            try:
+                self._fleet = Fleet.model_validate_json(blob.data if blob else b"{}")
+            except ValidationError:
+                # It only saves reading: the next scan makes it anew from the registry.
+                self._fleet = Fleet()
+            self._fingerprint = info.fingerprint
+        return self._fleet
+
+    def write(self, fleet: Fleet) -> None:
+        """Replace it. Two writers do no harm: the next scan of either finds the same."""
+        self._store.put(layout.FLEET, fleet.model_dump_json(by_alias=True, exclude_defaults=True).encode())
+        info = self._store.head(layout.FLEET)
+        self._fingerprint, self._fleet = info.fingerprint if info else None, fleet
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """Active versions in the order of their names; quarantined manifests by their place, with every problem."""
+class Scan:
+    """The fleet now; ``left`` counts the changed manifests that are still to be read."""
 
-    versions: tuple[Manifest, ...]
-    quarantined: dict[str, str]
+    fleet: Fleet
+    left: int
 
 
-def snapshot(settings: Settings) -> Snapshot:
-    """Read the registry. One bad manifest hides no other; a folder without a manifest is not deployed yet."""
-    registry = settings.open_registry()
-    versions, quarantined = [], {}
-    for model in registry.list_folders(""):
-        for version in registry.list_folders(model):
-            files = deployed_files(registry, model, version)
-            where = files.where(layout.MANIFEST_FILE)
-            try:
-                blob = files.get(layout.MANIFEST_FILE)
-                if blob is None:
-                    continue
-                manifest = deployed_manifest(blob.data, where, model, version, settings)
-            except BadInput as error:
-                quarantined[where] = str(error)
-                continue
-            if manifest.status == "active":
-                versions.append(manifest)
-    return Snapshot(tuple(versions), quarantined)
+@dataclass(frozen=True)
+class _Folder:
+    model: str
+    version: str
+    manifest: ObjectInfo
+    files: str
+
+
+def scan(settings: Settings, known: Fleet, *, doubtful: bool = False) -> Scan:
+    """List the registry, and read the manifests that are not the ones known; ``doubtful`` ones with problems again.
+
+    One bad manifest hides no other: it is a problem of its version, which goes on with its newest good manifest. A
+    folder without a manifest is not deployed yet. Good manifests are pinned. Raises InfrastructureError when the
+    registry cannot be listed.
+    """
+    registry, store = settings.open_registry(), settings.open_store()
+    before = {(each.model, each.version): each for each in known.registered}
+    folders = list(_folders(registry))
+    changed = [folder for folder in folders if _changed(folder, before, doubtful=doubtful)]
+    with ThreadPoolExecutor(THREADS) as threads:
+        read = threads.map(
+            lambda folder: _read(folder, before.get((folder.model, folder.version)), registry, store, settings),
+            changed[:READS],
+        )
+        fresh = {(each.model, each.version): each for each in read}
+    found = []
+    for folder in folders:
+        entry = fresh.get((folder.model, folder.version)) or before.get((folder.model, folder.version))
+        if entry is not None:
+            found.append(_with_files(entry, folder.files))
+    return Scan(Fleet(registered=tuple(found)), max(0, len(changed) - READS))
+
+
+def _folders(registry: ObjectStore) -> Iterator[_Folder]:
+    """The deployed folders; one listing of the registry, whose keys come in order."""
+    for (model, version), infos in _by_folder(registry.list("")):
+        manifest = infos.get(layout.MANIFEST_FILE)
+        if manifest is not None:
+            files = content_digest([[name, info.fingerprint] for name, info in sorted(infos.items())])
+            yield _Folder(model, version, manifest, files)
+
+
+def _by_folder(infos: Iterable[ObjectInfo]) -> Iterator[tuple[tuple[str, str], dict[str, ObjectInfo]]]:
+    # Not groupby: "a-b/…" sorts between "a/…" of one store and not of another.
+    folders: dict[tuple[str, str], dict[str, ObjectInfo]] = {}
+    for info in infos:
+        model, _, rest = info.key.partition("/")
+        version, _, name = rest.partition("/")
+        if name:
+            folders.setdefault((model, version), {})[name] = info
+    yield from sorted(folders.items())
+
+
+def _changed(folder: _Folder, before: dict[tuple[str, str], Registered], *, doubtful: bool) -> bool:
+    known = before.get((folder.model, folder.version))
+    if known is None or known.fingerprint != folder.manifest.fingerprint:
+        return True
+    return doubtful and bool(known.problem)
+
+
+def _read(
+    folder: _Folder, known: Registered | None, registry: ObjectStore, store: ObjectStore, settings: Settings
+) -> Registered:
+    """The version as its manifest says now, or with the problem that its manifest has."""
+    last = known.member if known else None
+    files = deployed_files(registry, folder.model, folder.version)
+    where = files.where(layout.MANIFEST_FILE)
+    entry = Registered(
+        model=folder.model,
+        version=folder.version,
+        fingerprint=folder.manifest.fingerprint,
+        files=folder.files,
+        member=last,
+    )
+    try:
+        blob = files.get(layout.MANIFEST_FILE)
+        if blob is None:
+            raise BadInput(f"{where} was removed while it was read.")
+        manifest = deployed_manifest(blob.data, where, folder.model, folder.version, settings)
+        if last is not None:
+            mutable_changes(last.manifest, manifest)
+        digest = pin(store, blob.data)
+    except BadInput as error:
+        return entry.model_copy(update={"problem": str(error)})
+    except ScorewatchError as error:
+        # No fingerprint: it is read again the next time, and keeps nobody else waiting.
+        return entry.model_copy(update={"problem": str(error), "fingerprint": ""})
+    except Exception as error:
+        # A bug of ours, on one manifest out of thousands: the others must not pay for it.
+        logging.getLogger(__name__).exception("reading %s", where)
+        return entry.model_copy(
+            update={"problem": f"{where}: file: could not be checked ({error!r}); report this bug of Scorewatch"}
+        )
+    deployed_at = last.deployed_at if last else folder.manifest.last_modified
+    member = Member(manifest=manifest, digest=digest, files=folder.files, deployed_at=deployed_at)
+    return entry.model_copy(update={"member": member})
+
+
+def _with_files(entry: Registered, files: str) -> Registered:
+    if entry.files == files:
+        return entry
+    member = entry.member and entry.member.model_copy(update={"files": files})
+    return entry.model_copy(update={"files": files, "member": member})

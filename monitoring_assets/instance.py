@@ -13,7 +13,7 @@ from monitoring_assets.version import ModelVersion
 from resources.settings import Settings
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
+    from dagster import DagsterInstance, DagsterRun
 
 DAGSTER_YAML = """\
 # Written by scorewatch when there was none; it is yours to change.
@@ -21,8 +21,30 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+run_launcher:
+  module: monitoring_assets.launcher
+  class: ProcessRunLauncher
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 1
+concurrency:
+  runs:
+    max_concurrent_runs: {runs}
 run_monitoring:
-  enabled: false
+  enabled: true
+  start_timeout_seconds: 120
+  poll_interval_seconds: 15
+  max_resume_run_attempts: 0
+sensors:
+  use_threads: true
+  num_workers: 4
+retention:
+  sensor:
+    purge_after_days:
+      skipped: 1
+      success: 90
 """
 # Dagit does not show tags of this prefix.
 HOST_TAG, PROCESS_TAG = ".dagster/scorewatch-host", ".dagster/scorewatch-process"
@@ -33,7 +55,7 @@ def prepare_instance(settings: Settings) -> None:
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     try:
         with (settings.dagster_home / "dagster.yaml").open("x") as file:
-            file.write(DAGSTER_YAML)
+            file.write(DAGSTER_YAML.format(runs=max(2, os.cpu_count() or 2)))
     except FileExistsError:
         pass
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
@@ -68,9 +90,27 @@ def unrecorded(instance: DagsterInstance, version: ModelVersion, partitions: Seq
     return found
 
 
-def process_tags() -> dict[str, str]:
-    """Tags of a run that say which process runs it."""
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid())}
+def process_tags(process: int | None = None) -> dict[str, str]:
+    """Tags of a run that say which process of this machine runs it: this one, or another by its id."""
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(process or os.getpid())}
+
+
+def runs_here(run: DagsterRun) -> int | None:
+    """Id of the process that runs a run; None when it is not on this machine, or nobody said."""
+    if run.tags.get(HOST_TAG) != socket.gethostname() or PROCESS_TAG not in run.tags:
+        return None
+    return int(run.tags[PROCESS_TAG])
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine exists."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def end_killed_runs(instance: DagsterInstance, version: ModelVersion) -> None:
@@ -83,15 +123,5 @@ def end_killed_runs(instance: DagsterInstance, version: ModelVersion) -> None:
         HOST_TAG: socket.gethostname(),
     }
     for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED], tags=tags)):
-        if not _alive(int(run.tags[PROCESS_TAG])):
+        if not alive(int(run.tags[PROCESS_TAG])):
             instance.report_run_failed(run, "Its process ended without a word: it was killed.")
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 MANIFEST_FILE = "model.yaml"
+FLEET = "fleet/snapshot.json"
+REGISTRY_PARTITION = "registry"
+"""Stands for the partition in results about a version as a whole; no calendar has a key like it."""
+DATA = "data/"
+POINTER_FILE = "current.json"
+
+_IN_DATASET = re.compile(rf"({DATA}[^/]+/[^/]+/[^/]+/[^/]+)/({re.escape(POINTER_FILE)}|[0-9a-f]{{64}}/[^/]+)")
 
 
 def registry_folder(model: str, version: str) -> str:
@@ -27,7 +36,7 @@ def reference(model: str, version: str, digest: str) -> str:
 
 def datasets(asset: str, model: str, version: str) -> str:
     """Folder of an asset's partitions, by their encoded keys."""
-    return f"data/{asset}/{model}/{version}"
+    return f"{DATA}{asset}/{model}/{version}"
 
 
 def dataset(asset: str, model: str, version: str, partition: str) -> str:
@@ -42,7 +51,16 @@ def attempt(asset: str, model: str, version: str, partition: str, input_digest: 
 
 def current(asset: str, model: str, version: str, partition: str) -> str:
     """The pointer to the files of an asset's partition, swapped last."""
-    return f"{dataset(asset, model, version, partition)}/current.json"
+    return f"{dataset(asset, model, version, partition)}/{POINTER_FILE}"
+
+
+def in_dataset(key: str) -> tuple[str, str] | None:
+    """The `dataset` that a key lies in, and the rest of it: ``current.json`` or ``<input digest>/<file>``.
+
+    None for a key of any other shape.
+    """
+    found = _IN_DATASET.fullmatch(key)
+    return (found[1], found[2]) if found else None
 
 
 def results(model: str, version: str, partition: str, kind: str) -> str:
@@ -58,3 +76,18 @@ def result(model: str, version: str, partition: str, kind: str, attempt_number: 
 def pending(model: str, version: str, partition: str, kind: str, attempt_number: int) -> str:
     """The marker that a result is not published yet."""
     return f"pending/{model}/{version}/{partition}/{kind}/{attempt_number:04d}"
+
+
+def results_of(model: str, version: str) -> str:
+    """Folder of everything that was found out about a version, by encoded partition."""
+    return f"results/{model}/{version}"
+
+
+def quarantines(stage: str) -> str:
+    """Folder of the versions that one stage of becoming monitored keeps back."""
+    return f"quarantine/{stage}/"
+
+
+def quarantine(stage: str, model: str, version: str) -> str:
+    """Why a version is kept back; there while it is."""
+    return f"{quarantines(stage)}{model}/{version}.json"

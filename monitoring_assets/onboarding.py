@@ -39,13 +39,14 @@ def onboard(settings: Settings, model: str, version: str, clock: Clock = utc_now
     manifest = deployed_manifest(blob.data, where, model, version, settings)
     digest = pin(store, blob.data)
     profile = load_profile(store, manifest) or _freeze(store, files, manifest)
-    return ModelVersion(manifest, digest, profile, store, files, settings, clock)
+    return ModelVersion(manifest, digest, store, settings, clock, profile, files)
 
 
 def pinned(settings: Settings, digest: str, clock: Clock = utc_now) -> ModelVersion:
-    """A version by the digest of its onboarded manifest: what a planned run works with, whatever the registry says.
+    """A version by the digest of its pinned manifest: what a planned run works with, whatever the registry says now.
 
-    Raises BadInput when the digest is unknown or its reference was never frozen.
+    Its reference is frozen if it was not yet. Raises BadInput when the digest is unknown, or the version's files are
+    bad.
     """
     store = settings.open_store()
     blob = store.get(layout.manifest(digest)) if digest.isalnum() else None
@@ -60,11 +61,9 @@ def pinned(settings: Settings, digest: str, clock: Clock = utc_now) -> ModelVers
         )
     manifest = parse_manifest(blob.data, where=layout.manifest(digest))
     check_supported(manifest, settings)
-    profile = load_profile(store, manifest)
-    if profile is None:
-        raise BadInput(f"{manifest.model} {manifest.version} has no frozen reference yet; onboard it first.")
     files = deployed_files(settings.open_registry(), manifest.model, manifest.version)
-    return ModelVersion(manifest, digest, profile, store, files, settings, clock)
+    profile = load_profile(store, manifest) or _freeze(store, files, manifest)
+    return ModelVersion(manifest, digest, store, settings, clock, profile, files)
 
 
 def deployed_files(registry: ObjectStore, model: str, version: str) -> VersionFiles:

@@ -111,7 +111,7 @@ def write_result(store: ObjectStore, result: Result, partition_path: str) -> Res
     folder = layout.results(result.model, result.version, partition_path, result.kind)
     while True:
         keys = [info.key for info in store.list(folder)]
-        newest = _newest_of_asset(store, keys, result.asset)
+        newest = _newest_of(store, keys, result.asset)
         if newest is not None and newest.digest == result.digest and (newest.live or not result.live):
             return newest
         number = 1 + max((int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys), default=0)
@@ -123,7 +123,12 @@ def write_result(store: ObjectStore, result: Result, partition_path: str) -> Res
         # Another run took the number: look whether it found the same.
 
 
-def _newest_of_asset(store: ObjectStore, keys: list[str], asset: str) -> Result | None:
+def newest_of_asset(store: ObjectStore, folder: str, asset: str) -> Result | None:
+    """The newest attempt in a folder of results (`layout.results`) that is about an asset."""
+    return _newest_of(store, [info.key for info in store.list(folder)], asset)
+
+
+def _newest_of(store: ObjectStore, keys: list[str], asset: str) -> Result | None:
     for key in reversed(keys):
         blob = store.get(key)
         if blob is not None:

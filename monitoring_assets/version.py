@@ -1,4 +1,4 @@
-"""One onboarded model version, with everything its stages work with passed in."""
+"""One model version, with everything its stages work with passed in."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ CODE_VERSIONS = {FEATURES: "1", SCORES: "1", DISTRIBUTION: "1", PSI: "1", CSI: "
 
 
 @dataclass(frozen=True)
-class ModelVersion:
-    """A manifest by its digest, its frozen reference, its files in the registry, and where its data is."""
+class DeployedVersion:
+    """A manifest by its digest, and where its data is: what can be known of a version without its reference."""
 
     manifest: Manifest
     manifest_digest: str
-    profile: ReferenceProfile
     store: ObjectStore
-    files: VersionFiles
     settings: Settings
     clock: Clock
 
@@ -52,11 +50,6 @@ class ModelVersion:
         """Digest of the part of the manifest that never changes; input digests build on it."""
         return identity_digest(self.manifest)
 
-    @cached_property
-    def reference_digest(self) -> str:
-        """Digest of the frozen reference profile."""
-        return self.profile.digest
-
     def path(self, asset: str, partition: str) -> DatasetPath:
         """Where one partition of one of the version's assets lies."""
         encoded = self.calendar.encode(partition)
@@ -70,3 +63,16 @@ class ModelVersion:
         """The partitions of one of the version's assets that were ever materialised, oldest first."""
         folder = layout.datasets(asset, self.manifest.model, self.manifest.version)
         return [self.calendar.decode(name) for name in self.store.list_folders(folder)]
+
+
+@dataclass(frozen=True)
+class ModelVersion(DeployedVersion):
+    """An onboarded version: its frozen reference, and its files in the registry."""
+
+    profile: ReferenceProfile
+    files: VersionFiles
+
+    @cached_property
+    def reference_digest(self) -> str:
+        """Digest of the frozen reference profile."""
+        return self.profile.digest

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -14,11 +15,26 @@ from pydantic import BaseModel, ConfigDict
 from resources.errors import BadInput
 from resources.object_store import ObjectStore, open_store, parse_uri
 
+Orchestrator = Literal["dagster", "airflow"]
+
 _PREFIX = "SCOREWATCH_"
-_OWN_NAMES = ("HOME", "STORE", "REGISTRY", "ALLOWED_SOURCES", "S3_ENDPOINT", "ENV")
-# Read elsewhere: by the schedulers, by the models' code location, and by the models' own containers.
-_OTHER_NAMES = ("ORCHESTRATOR", "ONLY", "FEATURES_URI", "SCORES_URI")
+_OWN_NAMES = (
+    "HOME",
+    "STORE",
+    "REGISTRY",
+    "ALLOWED_SOURCES",
+    "S3_ENDPOINT",
+    "ENV",
+    "ORCHESTRATOR",
+    "SHARDS",
+    "SHARD",
+    "ONLY",
+    "WORKSPACE",
+)
+# Read by the models' own containers.
+_OTHER_NAMES = ("FEATURES_URI", "SCORES_URI")
 KNOWN_NAMES = tuple(_PREFIX + name for name in _OWN_NAMES + _OTHER_NAMES)
+MAX_SHARDS = 100
 
 
 class Settings(BaseModel):
@@ -33,6 +49,16 @@ class Settings(BaseModel):
     s3_endpoint: str | None
     env: str
     dagster_home: Path
+    orchestrator: Orchestrator
+    """Who schedules; the other one shows, backfills and re-runs."""
+    shards: int
+    """Code locations that the model versions are spread over; at most 300 versions fit well into one."""
+    shard: int
+    """The one of them that this process serves, from 0."""
+    only: tuple[str, str] | None
+    """Model and version of the one run that this process is for; it builds no other group."""
+    workspace: Path
+    """Dagster's workspace file, which says where the code servers are reached."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -43,6 +69,7 @@ class Settings(BaseModel):
         Raises BadInput that names the variable.
         """
         _refuse_unknown(environ)
+        shards = _number(environ, "SCOREWATCH_SHARDS", 1, range(1, MAX_SHARDS + 1))
         home = _absolute(cwd, environ.get("SCOREWATCH_HOME") or ".scorewatch")
         store = _store_uri("SCOREWATCH_STORE", environ.get("SCOREWATCH_STORE") or f"file://{home}/store")
         registry = _store_uri("SCOREWATCH_REGISTRY", environ.get("SCOREWATCH_REGISTRY") or f"{store}/registry")
@@ -54,6 +81,11 @@ class Settings(BaseModel):
             s3_endpoint=_s3_endpoint(environ),
             env=environ.get("SCOREWATCH_ENV") or "local",
             dagster_home=_absolute(cwd, environ.get("DAGSTER_HOME") or home / "dagster"),
+            orchestrator=_orchestrator(environ.get("SCOREWATCH_ORCHESTRATOR") or "dagster"),
+            shards=shards,
+            shard=_number(environ, "SCOREWATCH_SHARD", 0, range(shards)),
+            only=_only(environ.get("SCOREWATCH_ONLY")),
+            workspace=_absolute(cwd, environ.get("SCOREWATCH_WORKSPACE") or home / "workspace.yaml"),
         )
 
     def open_store(self) -> ObjectStore:
@@ -63,6 +95,29 @@ class Settings(BaseModel):
     def open_registry(self) -> ObjectStore:
         """The store of the deployed model versions; its root is what the store's `registry/` is by default."""
         return open_store(self.registry_uri, s3_endpoint=self.s3_endpoint)
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, allowed: range) -> int:
+    value = environ.get(name) or str(default)
+    if not (value.isascii() and value.isdigit() and len(value) < 5 and int(value) in allowed):
+        raise BadInput(f"{name} is {value[:40]!r}. Write a whole number from {allowed[0]} to {allowed[-1]}.")
+    return int(value)
+
+
+def _orchestrator(value: str) -> Orchestrator:
+    for known in get_args(Orchestrator):
+        if value == known:
+            return known  # type: ignore[no-any-return]
+    raise BadInput(f"SCOREWATCH_ORCHESTRATOR is {value[:40]!r}. Write dagster or airflow.")
+
+
+def _only(value: str | None) -> tuple[str, str] | None:
+    if not value:
+        return None
+    model, _, version = value.partition("/")
+    if not model or not version:
+        raise BadInput(f"SCOREWATCH_ONLY is {value[:80]!r}. Write MODEL/VERSION, such as ke-nano-loan/3.2.0.")
+    return model, version
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

@@ -1,5 +1,8 @@
 """From a manifest to its asset group: the specs, their lineage and checks, and the one op that materialises them."""
 
+import importlib
+import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, assert_never
@@ -7,9 +10,12 @@ from typing import Any, assert_never
 import dagster as dg
 
 from monitoring_assets.assets.events import Reporter, asset_key, held_open, reference_metadata
+from monitoring_assets.assets.passes import passes
 from monitoring_assets.assets.pipeline import ORDER, UPSTREAM, Recorded, run
+from monitoring_assets.instance import PROCESS_TAG, process_tags
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.onboarding import onboard, pinned, utc_now
+from monitoring_assets.quarantine import Quarantined, keep_back, release_if_kept_back
 from monitoring_assets.results import Trigger
 from monitoring_assets.version import (
     CHECKS,
@@ -22,10 +28,16 @@ from monitoring_assets.version import (
     Clock,
     ModelVersion,
 )
+from resources.errors import BadInput
 from resources.settings import Settings
 
 RESOURCE = "scorewatch"
 TRIGGER_TAG = "scorewatch/trigger"
+PARTITIONS_TAG = "scorewatch/partitions"
+"""Partitions of a run that Dagster does not know to be partitioned: it would plan an event for each of them."""
+WORK_TAG = "scorewatch/work"
+OUTCOME_TAG = "scorewatch/outcome"
+"""Of a failed run that trying again would not help: what was found is in the results."""
 STAGE = {FEATURES: "features", SCORES: "scores", DISTRIBUTION: "monitoring", PSI: "monitoring", CSI: "monitoring"}
 KINDS = {
     FEATURES: "parquet",
@@ -56,7 +68,10 @@ class Work:
     on_recorded: Any = None
 
     def model_version(self, model: str, version: str, digest: str | None) -> ModelVersion:
-        """The version to work on: the caller's, else the one planned with, else as the registry has it now."""
+        """The version to work on: the caller's, else the one planned with, else as the registry has it now.
+
+        Raises BadInput when its manifest, artefact or reference is bad.
+        """
         if self.version is not None:
             return self.version
         if digest is not None:
@@ -80,12 +95,30 @@ def partitions_definition(manifest: Manifest) -> dg.PartitionsDefinition[str]:
             assert_never(never)
 
 
-def group(manifest: Manifest, digest: str | None = None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+@dataclass(frozen=True)
+class Plan:
+    """What a group's runs work with: the manifest as pinned by ``digest``, or without one as the registry has it then.
+
+    ``files`` are those of the version's folder, by digest: a run that cannot begin keeps these back.
+    """
+
+    manifest: Manifest
+    digest: str | None = None
+    files: str = ""
+
+
+def group(manifest: Manifest, digest: str | None = None, files: str = "") -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """The asset group of a model version: source and reference, and the assets that a partition goes through.
 
-    ``digest`` pins the runs to that onboarded manifest; without it they onboard what the registry has.
+    The arguments are those of `Plan`.
     """
-    return [_source(manifest), _reference(manifest), _stages(manifest, digest)]
+    plan = Plan(manifest, digest, files)
+    return [_source(manifest), _reference(plan), _stages(plan)]
+
+
+def quiet(level: int = logging.CRITICAL) -> dict[str, Any]:
+    """Run configuration that keeps Dagster's events off the process's output; they are in the instance."""
+    return {"loggers": {"console": {"config": {"log_level": logging.getLevelName(level)}}}}
 
 
 def _key(manifest: Manifest, asset: str) -> dg.AssetKey:
@@ -113,7 +146,8 @@ def _source(manifest: Manifest) -> dg.AssetSpec:
     )
 
 
-def _reference(manifest: Manifest) -> dg.AssetsDefinition:
+def _reference(plan: Plan) -> dg.AssetsDefinition:
+    manifest = plan.manifest
     spec = dg.AssetSpec(
         _key(manifest, "reference"),
         group_name=manifest.slug,
@@ -124,15 +158,15 @@ def _reference(manifest: Manifest) -> dg.AssetsDefinition:
 
     @dg.multi_asset(name=f"{manifest.slug}__reference", specs=[spec], required_resource_keys={RESOURCE})
     def reference(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        work: Work = getattr(context.resources, RESOURCE)
-        return dg.MaterializeResult(
-            metadata=reference_metadata(work.model_version(manifest.model, manifest.version, None))
-        )
+        version = _opened(context, getattr(context.resources, RESOURCE), plan)
+        data_version = dg.DataVersion(version.reference_digest[:32])
+        return dg.MaterializeResult(metadata=reference_metadata(version), data_version=data_version)
 
     return reference
 
 
-def _stages(manifest: Manifest, digest: str | None) -> dg.AssetsDefinition:
+def _stages(plan: Plan) -> dg.AssetsDefinition:
+    manifest = plan.manifest
     partitions = partitions_definition(manifest)
     specs = [_spec(manifest, asset, partitions) for asset in ORDER]
     checks = [
@@ -155,7 +189,7 @@ def _stages(manifest: Manifest, digest: str | None) -> dg.AssetsDefinition:
     )
     def stages(context: dg.AssetExecutionContext) -> Iterator[Any]:
         with held_open(context.instance, context.run.run_id):
-            _run_stages(context, getattr(context.resources, RESOURCE), manifest, digest)
+            _run_stages(context, getattr(context.resources, RESOURCE), plan)
         # The evaluations are reported already; Dagster still counts the outputs of checks that were asked for.
         for key in context.selected_asset_check_keys:
             yield dg.Output(None, context.assets_def.get_output_name_for_asset_check_key(key))
@@ -186,24 +220,56 @@ def _spec(manifest: Manifest, asset: str, partitions: dg.PartitionsDefinition[st
     )
 
 
-def _run_stages(context: dg.AssetExecutionContext, work: Work, manifest: Manifest, digest: str | None) -> None:
+def _run_stages(context: dg.AssetExecutionContext, work: Work, plan: Plan) -> None:
     selected = {key.path[-1] for key in context.selected_asset_keys}
-    partitions = sorted(work.partitions or context.partition_keys)
-    version = work.model_version(manifest.model, manifest.version, digest)
-    reporter = Reporter(context, manifest.model, manifest.version)
+    _import_early(selected)
+    version = _opened(context, work, plan)
+    reporter = Reporter(context, plan.manifest.model, plan.manifest.version)
     trigger = work.trigger or _trigger(context)
     blocked: dict[str, str] = {}
-    for recorded in run(version, selected, partitions, trigger=trigger, force=work.force):
-        reporter.report(recorded)
-        work.recorded.extend(recorded)
-        if work.on_recorded is not None:
-            work.on_recorded(recorded)
-        for each in recorded:
-            if each.outcome.state == "blocked":
-                blocked.setdefault(each.outcome.partition, f"{each.outcome.asset}: {each.outcome.reason}")
+    for assets, partitions, why in passes(version, selected, sorted(_partitions(context, work)), trigger):
+        for recorded in run(version, assets, partitions, trigger=why, force=work.force):
+            reporter.report(recorded)
+            work.recorded.extend(recorded)
+            if work.on_recorded is not None:
+                work.on_recorded(recorded)
+            for each in recorded:
+                if each.outcome.state == "blocked":
+                    blocked.setdefault(each.outcome.partition, f"{each.outcome.asset}: {each.outcome.reason}")
     if blocked:
         listed = "\n".join(f"{partition}: {reason}" for partition, reason in list(blocked.items())[:20])
+        context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: "blocked"})
         raise dg.Failure(f"A blocking check failed in {len(blocked)} partitions:\n{listed}", allow_retries=False)
+
+
+def _opened(context: dg.AssetExecutionContext, work: Work, plan: Plan) -> ModelVersion:
+    """The version to work on; one whose artefact or reference is bad is kept back, and the run fails for good."""
+    model, version, store = plan.manifest.model, plan.manifest.version, work.settings.open_store()
+    if PROCESS_TAG not in context.run.tags:
+        context.instance.add_run_tags(context.run.run_id, process_tags())
+    try:
+        found = work.model_version(model, version, plan.digest)
+    except BadInput as error:
+        bad = Quarantined(model=model, version=version, stage="onboarding", of=plan.files, reason=str(error))
+        keep_back(store, bad, work.clock)
+        context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: "quarantined"})
+        raise dg.Failure(str(error), allow_retries=False) from error
+    release_if_kept_back(store, "onboarding", model, version, work.clock)
+    return found
+
+
+def _import_early(selected: set[str]) -> None:
+    """Import Great Expectations, which takes seconds, while the first stages wait for the disk and the store."""
+    if selected & {DISTRIBUTION, PSI, CSI}:
+        module = "monitoring_assets.expectations.suite"
+        threading.Thread(target=importlib.import_module, args=(module,), daemon=True).start()
+
+
+def _partitions(context: dg.AssetExecutionContext, work: Work) -> list[str]:
+    tag = context.run.tags.get(PARTITIONS_TAG)
+    if work.partitions or tag is None:
+        return list(work.partitions or context.partition_keys)
+    return [each for each in tag.split(",") if each]
 
 
 def _trigger(context: dg.AssetExecutionContext) -> Trigger:

@@ -16,10 +16,11 @@ import polars as pl
 from monitoring_assets.assets import source
 from monitoring_assets.assets.outcome import Outcome, blocked, missing
 from monitoring_assets.assets.stored import reading
-from monitoring_assets.datasets import Current, content_digest, data_file, locations, publish, read_current
+from monitoring_assets.datasets import Current, data_file, locations, publish, read_current
+from monitoring_assets.landing import features_digest, landing, source_input
 from monitoring_assets.results import Input, Metric, Status
 from monitoring_assets.stability.rates import CRITICAL_POINTS
-from monitoring_assets.version import CODE_VERSIONS, FEATURES, ModelVersion
+from monitoring_assets.version import FEATURES, ModelVersion
 from resources.engines.row_sketch import Hashes, RowSketch, repeated_share
 from resources.lake import SourceFile
 
@@ -49,16 +50,17 @@ def materialise(version: ModelVersion, partition: str, *, force: bool = False) -
 
     A missing or bad source gives an outcome, never an exception; infrastructure trouble is raised.
     """
-    uri, files, why_none = source.partition_files(version, partition)
-    if why_none:
-        return missing(FEATURES, partition, why_none)
-    digest = input_digest(version, files)
+    found = landing(version, partition)
+    files = found.files
+    if found.why_none:
+        return missing(FEATURES, partition, found.why_none)
+    digest = features_digest(version, found)
     path = version.path(FEATURES, partition)
     current, etag = read_current(version.store, path)
     if current is not None and current.input_digest == digest and not force:
         return _outcome(version, current, "reused")
-    inputs = (Input(asset="source", partition=partition, digest=content_digest([file.fingerprint for file in files])),)
-    stopped = partial(_blocked, partition, inputs=inputs, uri=uri, arrived_at=_arrival(files, current))
+    inputs = (source_input(partition, found),)
+    stopped = partial(_blocked, partition, inputs=inputs, uri=found.uri, arrived_at=_arrival(files, current))
     problems = _schema_problems(version, files)
     if problems:
         return stopped(problems)
@@ -81,12 +83,6 @@ def materialise(version: ModelVersion, partition: str, *, force: bool = False) -
             measured=_measured(version, partition, _arrival(files, current), sketch),
         )
         return _outcome(version, publish(version.store, path, done, [*paths, hashes], etag), "materialised")
-
-
-def input_digest(version: ModelVersion, files: Sequence[SourceFile]) -> str:
-    """Digest of what a partition's features are made from: the source's files, the manifest, this code."""
-    listed = [[file.uri, file.fingerprint] for file in files]
-    return content_digest([FEATURES, CODE_VERSIONS[FEATURES], version.identity, listed])
 
 
 def parts(version: ModelVersion, current: Current) -> list[str]:

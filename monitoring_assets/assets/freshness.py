@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monitoring_assets.assets import features, source
 from monitoring_assets.assets.drift import Drift, expected_digest, look_back
 from monitoring_assets.assets.history import Distributions
 from monitoring_assets.datasets import Current
+from monitoring_assets.landing import features_digest, landing
 from monitoring_assets.version import FEATURES, PSI, SCORES, ModelVersion
 
 _DRIFT: tuple[Drift, ...] = ("psi", "csi")
@@ -33,9 +33,9 @@ class Freshness:
         return [partition for partition in judged if not self._judged(partition)]
 
     def _fresh(self, partition: str) -> bool:
-        _, files, why_none = source.partition_files(self._version, partition)
+        found = landing(self._version, partition)
         rows = self._version.current(FEATURES, partition)
-        if why_none or rows is None or rows.input_digest != features.input_digest(self._version, files):
+        if found.why_none or rows is None or rows.input_digest != features_digest(self._version, found):
             return False
         scored, counted = self._version.current(SCORES, partition), self._distributions.current(partition)
         if scored is None or counted is None:

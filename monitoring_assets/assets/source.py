@@ -1,4 +1,4 @@
-"""Reading a partition's source: which files, whether their columns are what the reference had, and the rows."""
+"""Reading a partition's source: whether its columns are what the reference had, and the rows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Literal
 import polars as pl
 
 from monitoring_assets.stability.profile import ColumnProfile
-from monitoring_assets.version import ModelVersion
 from resources.errors import InfrastructureError
-from resources.lake import SourceFile, check_allowed, list_files, marker_present, storage_options
+from resources.lake import SourceFile, storage_options
 
 Physical = Literal["number", "integer", "boolean", "text", "null", "other"]
 BATCH_CELLS = 50_000_000
@@ -20,20 +19,6 @@ NUMBERS: tuple[Physical, ...] = ("number", "integer", "null")
 
 class UnreadableSource(Exception):
     """A source file is not what it should be; the message names the file."""
-
-
-def partition_files(version: ModelVersion, partition: str) -> tuple[str, list[SourceFile], str]:
-    """The source URI of a partition, its files, and why there are none (an empty string when there are).
-
-    Raises BadInput when the manifest's source lies outside the allowed prefixes.
-    """
-    source, endpoint = version.manifest.source, version.settings.s3_endpoint
-    uri = source.uri_for(version.calendar.start_local(partition))
-    check_allowed(uri, version.settings.allowed_sources)
-    if source.ready and not marker_present(uri, source.ready, s3_endpoint=endpoint):
-        return uri, [], f"the marker {source.ready} is not there yet beside {uri}"
-    files = list_files(uri, s3_endpoint=endpoint)
-    return uri, files, "" if files else f"no file matches {uri}"
 
 
 def physical(dtype: pl.DataType) -> Physical:

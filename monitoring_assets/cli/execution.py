@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from monitoring_assets.onboarding import onboard, pinned
 from monitoring_assets.results import Trigger
@@ -48,7 +48,7 @@ def execute(
     import dagster as dg
 
     from monitoring_assets.assets.events import asset_key, report_reference
-    from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group
+    from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group, quiet
     from monitoring_assets.instance import end_killed_runs, process_tags
 
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
@@ -80,7 +80,7 @@ def execute(
             instance=instance,
             resources={RESOURCE: work},
             tags=tags,
-            run_config=_quiet(verbose),
+            run_config=quiet(logging.DEBUG if verbose else logging.CRITICAL),
             # A range goes to the assets as it is: a partitioned run would plan an event for each of its partitions.
             partition_key=partitions[0] if len(partitions) == 1 else None,
         )
@@ -90,8 +90,3 @@ def execute(
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None
     return work.recorded
-
-
-def _quiet(verbose: bool) -> dict[str, Any]:
-    level = logging.DEBUG if verbose else logging.CRITICAL
-    return {"loggers": {"console": {"config": {"log_level": logging.getLevelName(level)}}}}

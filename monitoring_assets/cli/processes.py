@@ -22,6 +22,8 @@ class Child:
     """A running `python -m …`, the leader of a process group of the same id."""
 
     name: str
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
     log: Path
     process: subprocess.Popen[bytes]
 
@@ -47,6 +49,7 @@ class Children:
     def __init__(self, logs: Path, environ: Mapping[str, str], inherited: int) -> None:
         self._logs, self._environ, self._inherited = logs, environ, inherited
         self.started: list[Child] = []
+        self._orphaned: list[Child] = []
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -57,23 +60,23 @@ class Children:
     ) -> None:
         self.stop()
 
-    def start(self, name: str, module: str, *arguments: str) -> Child:
-        """Start `python -m module arguments…`; the log of an earlier one of that name is kept beside the new one."""
+    def start(self, name: str, *command: str, **environ: str) -> Child:
+        """Start `python -m command…`; the log of an earlier one of that name is kept beside the new one."""
         log = self._logs / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".previous.log"))
         with log.open("wb") as file:
             process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=self._environ,
+                env={**self._environ, **environ},
                 cwd=self._logs,
                 start_new_session=True,
                 pass_fds=(self._inherited,),
             )
-        child = Child(name, log, process)
+        child = Child(name, command, environ, log, process)
         self.started.append(child)
         return child
 
@@ -81,9 +84,23 @@ class Children:
         """A child that ended by itself."""
         return next((child for child in self.started if child.process.poll() is not None), None)
 
+    def start_again(self, child: Child) -> Child:
+        """Put another one in the place of a child that ended; what that one started goes on until the end."""
+        self.started.remove(child)
+        self._orphaned.append(child)
+        return self.start(child.name, *child.command, **child.environ)
+
+    def orphaned(self) -> list[Child]:
+        """Children that ended while something of their group still runs.
+
+        To be asked for often: the id of an empty group can become another process's.
+        """
+        self._orphaned = [child for child in self._orphaned if child.signal_group(0)]
+        return self._orphaned
+
     def stop(self) -> None:
         """SIGTERM to every group, SIGKILL to what is left of them after the limit."""
-        left = [child for child in self.started if child.signal_group(signal.SIGTERM)]
+        left = [child for child in [*self.started, *self.orphaned()] if child.signal_group(signal.SIGTERM)]
         limit = time.monotonic() + STOP_LIMIT_S
         while left and time.monotonic() < limit:
             time.sleep(POLL_S)

@@ -19,13 +19,15 @@ from typing import Any
 import click
 import yaml
 
-from monitoring_assets.cli.processes import Child, Children, StopSignals
+from monitoring_assets.cli.output import working
+from monitoring_assets.cli.processes import POLL_S, Child, Children, StopSignals
 from resources.errors import BadInput, InfrastructureError
 from resources.settings import Settings
 
-LOCATIONS = {"models": "monitoring_assets.definitions.models"}
 START_LIMIT_S = 180.0
-LOCK_FILE = "up.lock"
+RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
+"""A process that dies more often than that is not brought back."""
+LOCK_FILE, WORKSPACE_FILE = "up.lock", "workspace.yaml"
 _READY = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
     ... on PythonError { message errorChain { error { message } } } } } } } }"""
 
@@ -37,19 +39,16 @@ _READY = """{ workspaceOrError { ... on Workspace { locationEntries { name loadS
 def command(settings: Settings, host: str, port: int) -> int:
     """Start Dagster's webserver and daemon on this machine, with an asset group for every registered version.
 
+    From then on versions that are registered are onboarded, and partitions that land are materialised, by themselves.
     Runs until Ctrl-C, and leaves no process behind. Dagster has no login: whoever reaches HOST may launch runs.
     """
-    from monitoring_assets.instance import open_instance
-
     if importlib.util.find_spec("dagster_webserver") is None:
         raise BadInput("Dagster's webserver is not installed. Install it with: pip install 'scorewatch[ui]'")
     _check_free(host, port)
     url = _url(host, port)
     with _only_one(settings.home, url) as lock, StopSignals() as signals:
         click.echo("starting Dagster …", err=True)
-        with open_instance(settings):
-            # Creates the storage, before the children would all at once.
-            pass
+        _prepare(settings)
         with (
             tempfile.TemporaryDirectory(prefix="scorewatch-") as sockets,
             Children(settings.home / "logs", _environment(settings, os.environ), lock) as children,
@@ -57,7 +56,7 @@ def command(settings: Settings, host: str, port: int) -> int:
             _start(children, settings, Path(sockets), host, port, signals)
             click.secho(f"Scorewatch is up: {url}", fg="green")
             click.echo(f"  logs: {settings.home / 'logs'}\n  stop: Ctrl-C")
-            _wait(lambda: signals.asked, children, None)
+            _keep_up(children, signals)
             click.echo("stopping …", err=True)
     return 0
 
@@ -75,35 +74,74 @@ def _start(children: Children, settings: Settings, sockets: Path, host: str, por
         if signals.asked:
             raise KeyboardInterrupt
 
-    paths = {name: sockets / f"{name}.sock" for name in LOCATIONS}
-    for name, module in LOCATIONS.items():
-        where = ("--socket", str(paths[name]), "--location-name", name, "--module-name", module)
-        children.start(f"code-server-{name}", "dagster", "code-server", "start", *where)
-    wait(lambda: all(path.exists() for path in paths.values()))
-    workspace = settings.home / "workspace.yaml"
+    locations = _locations(settings.shards)
+    paths = {name: sockets / f"{name}.sock" for name in locations}
+    workspace = settings.home / WORKSPACE_FILE
     servers = [{"grpc_server": {"location_name": name, "socket": str(path)}} for name, path in paths.items()]
     workspace.write_text(yaml.safe_dump({"load_from": servers}))
+    for name, (module, shard) in locations.items():
+        where = ("--socket", str(paths[name]), "--location-name", name, "--module-name", module)
+        children.start(f"code-server-{name}", "dagster", "code-server", "start", *where, SCOREWATCH_SHARD=str(shard))
+    wait(lambda: all(path.exists() for path in paths.values()))
     children.start("daemon", "dagster._daemon", "run", "--workspace", str(workspace))
     serve = ("--host", host, "--port", str(port), "--workspace", str(workspace))
     webserver = children.start("webserver", "dagster_webserver", *serve)
-    wait(lambda: _loaded(webserver, host, port))
+    wait(lambda: _loaded(webserver, host, port, len(locations)))
 
 
-def _wait(ready: Callable[[], bool], children: Children, limit: float | None) -> None:
+def _locations(shards: int) -> dict[str, tuple[str, int]]:
+    """Code locations by name: the module to load, and the shard that its server serves."""
+    from monitoring_assets.sensors.reloading import location
+
+    package = "monitoring_assets.definitions"
+    models = {location(number, shards): (f"{package}.models", number) for number in range(shards)}
+    return {"control": (f"{package}.control", 0), **models}
+
+
+def _prepare(settings: Settings) -> None:
+    """Create Dagster's storage, before the children would all at once, and look at the registry for a first time."""
+    from monitoring_assets.instance import open_instance
+    from monitoring_assets.onboarding import utc_now
+    from monitoring_assets.refresh import Refresher
+    from monitoring_assets.sensors.reloading import publish_states
+
+    with open_instance(settings) as instance, working("looking at the registry"):
+        publish_states(instance, Refresher(settings, utc_now).look().fleet, settings.shards)
+
+
+def _keep_up(children: Children, signals: StopSignals) -> None:
+    """Until a signal asks to stop, start again what ends by itself; raises InfrastructureError when that is no help."""
+    ends: list[float] = []
+    while not signals.asked:
+        if (child := children.ended()) is not None:
+            ends = [each for each in ends if each > time.monotonic() - RESTARTS_WITHIN_S] + [time.monotonic()]
+            if len(ends) > RESTARTS:
+                raise _ended(child)
+            click.echo(f"the {child.name} ended (exit code {child.process.returncode}); starting it again …", err=True)
+            children.start_again(child)
+        children.orphaned()
+        time.sleep(POLL_S)
+
+
+def _ended(child: Child) -> InfrastructureError:
+    return InfrastructureError(
+        f"The {child.name} ended by itself (exit code {child.process.returncode}), so everything was stopped. "
+        f"The end of {child.log}:\n{child.last_lines()}"
+    )
+
+
+def _wait(ready: Callable[[], bool], children: Children, limit: float) -> None:
     """Wait until ``ready``; raises InfrastructureError when a child ends by itself, or after the limit."""
     while not ready():
         if (child := children.ended()) is not None:
-            raise InfrastructureError(
-                f"The {child.name} ended by itself (exit code {child.process.returncode}), so everything was stopped. "
-                f"The end of {child.log}:\n{child.last_lines()}"
-            )
-        if limit is not None and time.monotonic() > limit:
+            raise _ended(child)
+        if time.monotonic() > limit:
             logs = "\n".join(f"The end of {child.log}:\n{child.last_lines()}" for child in children.started)
             raise InfrastructureError(f"Dagster was not up after {START_LIMIT_S:.0f} seconds.\n{logs}")
-        time.sleep(0.2)
+        time.sleep(POLL_S)
 
 
-def _loaded(webserver: Child, host: str, port: int) -> bool:
+def _loaded(webserver: Child, host: str, port: int, locations: int) -> bool:
     """Whether the webserver answers and has every location; raises InfrastructureError when it cannot load one."""
     entries = [entry for entry in _location_entries(host, port) if entry["loadStatus"] == "LOADED"]
     for entry in entries:
@@ -115,7 +153,7 @@ def _loaded(webserver: Child, host: str, port: int) -> bool:
                 f"Dagster could not load the code location {entry['name']}: {listed}\n"
                 f"The logs are in {webserver.log.parent}."
             )
-    return len(entries) == len(LOCATIONS)
+    return len(entries) == locations
 
 
 def _location_entries(host: str, port: int) -> list[dict[str, Any]]:
@@ -161,6 +199,7 @@ def _environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, st
         "SCOREWATCH_HOME": str(settings.home),
         "SCOREWATCH_STORE": settings.store_uri,
         "SCOREWATCH_REGISTRY": settings.registry_uri,
+        "SCOREWATCH_WORKSPACE": str(settings.home / WORKSPACE_FILE),
         "DAGSTER_HOME": str(settings.dagster_home),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         # A folder named resources in the caller's folder must not take the place of ours.

@@ -1,0 +1,74 @@
+"""When to look at a partition's source, and how long to wait before a failed run is tried again. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from monitoring_assets.partitions import Frequency
+from monitoring_assets.results import Trigger
+
+HORIZON: dict[Frequency, int] = {"hour": 336, "day": 62, "week": 13, "month": 6}
+"""Newest partitions whose source is looked at again, for data that is late or corrected."""
+
+HISTORY: dict[Frequency, int] = {"hour": 672, "day": 365, "week": 104, "month": 36}
+"""Newest partitions that onboarding and catching up go back over; further back is for `scorewatch backfill`."""
+
+CHUNK = 90
+"""Partitions of history in one run: few enough that an arrival does not wait long for it."""
+
+_MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for one run: ``partitions`` of one version, oldest first; none means the reference alone.
+
+    ``key`` is the same for the same work on the same data, so that nobody does it twice; ``attempt`` counts from 1.
+    """
+
+    model: str
+    version: str
+    digest: str
+    trigger: Trigger
+    partitions: tuple[str, ...]
+    key: str
+    attempt: int = 1
+
+    @property
+    def priority(self) -> int:
+        """The larger, the sooner: what is on time before what is new, and history last."""
+        return {"arrival": 10, "onboarding": 5}.get(self.trigger, -10)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of the runs of a task so far: ``failures`` of them died of infrastructure, the last at ``ended_at``.
+
+    ``done`` includes a run that found bad data: trying again finds the same.
+    """
+
+    state: Literal["running", "done", "failed"]
+    failures: int = 0
+    ended_at: datetime | None = None
+
+    def due(self, now: datetime) -> bool:
+        """Whether a failed task is to be tried again: after half a minute, then twice as long, up to an hour."""
+        if self.state != "failed" or self.ended_at is None:
+            return False
+        wait = min(_MINUTE * 0.5 * float(1 << min(self.failures - 1, 10)), _HOUR)
+        return self.ended_at + wait <= now
+
+
+def wait_for_data(age: timedelta) -> timedelta:
+    """How long until the next look for data that has not landed, ``age`` after its partition's end.
+
+    A hundredth of the age: what came late is noticed late by no more than that, and a feed that is dead costs nothing.
+    """
+    return min(age / 100, _MINUTE * 15)
+
+
+def wait_for_correction(age: timedelta) -> timedelta:
+    """How long until the next look whether the data of a partition that is done was corrected."""
+    return min(max(age / 24, _MINUTE * 5), _HOUR * 12)

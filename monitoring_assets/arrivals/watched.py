@@ -1,0 +1,191 @@
+"""One model version as arrivals see it: what is done of it, and when to look at which partition's source again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from monitoring_assets import layout
+from monitoring_assets.arrivals.agenda import (
+    CHUNK,
+    HISTORY,
+    HORIZON,
+    Task,
+    wait_for_correction,
+    wait_for_data,
+)
+from monitoring_assets.datasets import content_digest
+from monitoring_assets.fleet import Member
+from monitoring_assets.landing import Landing
+from monitoring_assets.partitions import windows_for
+from monitoring_assets.results import LIVE_PARTITIONS
+from monitoring_assets.version import CSI, DISTRIBUTION, FEATURES, PSI, DeployedVersion
+
+SLA = timedelta(hours=24)
+SLA_HOURLY = timedelta(hours=2)
+"""When the manifest says none."""
+
+
+@dataclass(frozen=True)
+class Landed:
+    """Data that lies ready and that nobody has been through yet."""
+
+    partition: str
+    digest: str
+
+
+@dataclass(eq=False)
+class Watched:
+    """A version and what is known of its partitions. It remembers nothing that the store does not say as well."""
+
+    version: DeployedVersion
+    member: Member
+    surveyed: bool = False
+    onboarded: bool = False
+    looks: dict[str, datetime] = field(default_factory=dict)
+    done: dict[str, str] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+    given_up: set[str] = field(default_factory=set)
+    idle_until: datetime | None = None
+    _newest: str | None = None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Model and version."""
+        return self.member.manifest.model, self.member.manifest.version
+
+    def survey(self, now: datetime) -> None:
+        """Take stock from four listings of the store; no look at the source yet."""
+        model, name = self.name
+        version, every = self.version, self.member.manifest.partitions.every
+        self.surveyed, self.idle_until = True, None
+        self.onboarded = any(True for _ in version.store.list(layout.references(model, name)))
+        self._newest = newest = version.calendar.latest_complete(now)
+        self.history = []
+        if newest is None or not self.onboarded:
+            return
+        judged, counted = set(version.materialised(PSI)), set(version.materialised(DISTRIBUTION))
+        seen = set(version.store.list_folders(layout.results_of(model, name)))
+        past = version.calendar.previous(newest, HISTORY[every])
+        recent = set(past[-LIVE_PARTITIONS:])
+
+        def processed(partition: str) -> bool:
+            return partition in judged or (partition not in counted and version.calendar.encode(partition) in seen)
+
+        left_out = recent | self.given_up
+        self.history = [each for each in past if each not in left_out and not processed(each)]
+        horizon = version.calendar.previous(newest, HORIZON[every])
+        self.looks = {
+            each: self.looks.get(each, self._first_look(each, now, judged=each in judged))
+            for each in horizon
+            if each in recent or processed(each)
+        }
+
+    def advance(self, now: datetime) -> None:
+        """Look for partitions that have ended since."""
+        calendar = self.version.calendar
+        newest = calendar.latest_complete(now)
+        if newest is None or newest == self._newest:
+            return
+        first = self._newest or calendar.first_key
+        for each in calendar.keys(first, newest)[-HORIZON[calendar.every] :]:
+            self.looks.setdefault(each, now)
+        self._newest = newest
+
+    def due(self, now: datetime) -> list[str]:
+        """Partitions to look at, the newest first."""
+        return sorted((each for each, when in self.looks.items() if when <= now), reverse=True)
+
+    def age(self, partition: str, now: datetime) -> timedelta:
+        """Time since the partition's end."""
+        return now - self.version.calendar.window(partition)[1]
+
+    def deadline(self, partition: str) -> datetime:
+        """When the partition's data is overdue."""
+        manifest = self.member.manifest
+        default = SLA_HOURLY if manifest.partitions.every == "hour" else SLA
+        sla = manifest.source.sla_hours
+        return self.version.calendar.window(partition)[1] + (timedelta(hours=sla) if sla is not None else default)
+
+    def waits_for(self, partition: str) -> bool:
+        """Whether anybody would miss the partition: it is one of the newest, or ended under our eyes."""
+        calendar = self.version.calendar
+        recent = calendar.previous(self._newest, LIVE_PARTITIONS) if self._newest else []
+        return partition in recent or calendar.window(partition)[1] > self.member.deployed_at
+
+    def look_later(self, partition: str, now: datetime) -> None:
+        """The data is not there."""
+        due, later = self.deadline(partition), now + wait_for_data(self.age(partition, now))
+        self.looks[partition] = min(later, due) if due > now else later
+
+    def look_soon(self, partition: str, now: datetime) -> None:
+        """It is about to be there, or a run is at it."""
+        self.looks[partition] = now + timedelta(seconds=5)
+
+    def finish(self, landed: Landed, now: datetime) -> None:
+        """This data has been through everything."""
+        self.done[landed.partition] = landed.digest
+        self.looks[landed.partition] = now + wait_for_correction(self.age(landed.partition, now))
+
+    def leave_to_history(self, landed: Landed, now: datetime) -> None:
+        """The data was there before the version: no arrival, and nobody's emergency."""
+        self.finish(landed, now)
+        if landed.partition not in self.given_up:
+            self.history = sorted({*self.history, landed.partition})
+
+    def give_up(self, partitions: Sequence[str]) -> None:
+        """Catching up with these is no use; other data that arrives for them still is looked at."""
+        self.given_up |= set(partitions)
+        self.history = [each for each in self.history if each not in self.given_up]
+
+    def has_been_through(self, partition: str, found: Landing) -> bool:
+        """Whether the stored partition is made from this data, down to psi and csi."""
+        rows = self.version.current(FEATURES, partition)
+        if rows is None or all(each.digest != found.digest for each in rows.inputs if each.asset == "source"):
+            return False
+        return all(self.version.current(asset, partition) is not None for asset in (PSI, CSI))
+
+    def groups(self, landed: list[Landed]) -> list[list[Landed]]:
+        """What to do in one run each: the newest partition by itself, so that it waits for no other; then the rest."""
+        newest_first = sorted(landed, key=lambda each: each.partition, reverse=True)
+        recent = self.version.calendar.previous(self._newest, LIVE_PARTITIONS) if self._newest else []
+        alone = newest_first[:1] if newest_first and newest_first[0].partition in recent else []
+        rest = newest_first[len(alone) :][:CHUNK]
+        return [group for group in (alone, rest) if group]
+
+    def arrival(self, group: list[Landed]) -> Task:
+        """The task of a group."""
+        partitions = sorted((each.partition, each.digest) for each in group)
+        key = f"arrival/{'/'.join(self.name)}/{partitions[-1][0]}/{content_digest(partitions)[:16]}"
+        return self._task("arrival", [each for each, _ in partitions], key)
+
+    def unhurried(self) -> Task | None:
+        """What the version needs when nothing has landed: its onboarding, or some of its history."""
+        return self._catching_up() if self.onboarded else self._onboarding()
+
+    def _onboarding(self) -> Task:
+        """The task that freezes the reference and judges the newest partition with its longest window."""
+        calendar = self.version.calendar
+        window = calendar.previous(self._newest, max(windows_for(calendar.every))) if self._newest else []
+        return self._task("onboarding", window, f"onboarding/{'/'.join(self.name)}/{self.member.files[:16]}")
+
+    def _catching_up(self) -> Task | None:
+        """The task of the newest stretch of history that nobody has been through."""
+        if not self.history:
+            return None
+        index = {each: number for number, each in enumerate(self.history)}
+        last = self.history[-1]
+        stretch = [each for each in self.version.calendar.previous(last, CHUNK) if each in index]
+        key = f"catch-up/{'/'.join(self.name)}/{stretch[0]}/{last}/{len(stretch)}"
+        return self._task("catch-up", stretch, key)
+
+    def _task(self, trigger: str, partitions: list[str], key: str) -> Task:
+        return Task(*self.name, self.member.digest, trigger, tuple(partitions), key)  # type: ignore[arg-type]
+
+    def _first_look(self, partition: str, now: datetime, *, judged: bool) -> datetime:
+        if not judged:
+            return now
+        # Somewhere in the interval: whoever starts does not look at everything at once.
+        return now + wait_for_correction(self.age(partition, now)) * random.random()  # noqa: S311

@@ -1,0 +1,68 @@
+"""The `control` code location: the registry sensor, and keeping house in the store. It loads no model version."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from monitoring_assets.fleet import FleetFile
+from monitoring_assets.onboarding import utc_now
+from monitoring_assets.sensors.registry import CHECK, REGISTRY, Report, registry_sensor
+from monitoring_assets.sweep import sweep
+from resources.settings import Settings
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Definitions of this deployment's registry."""
+    settings = Settings.from_environment(os.environ, Path.cwd())
+    job = _sweep_job(settings)
+    return dg.Definitions(
+        assets=[_registry(settings)],
+        sensors=[registry_sensor(settings)],
+        jobs=[job],
+        schedules=[
+            dg.ScheduleDefinition(job=job, cron_schedule="17 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+        ],
+        executor=dg.in_process_executor,
+    )
+
+
+def _registry(settings: Settings) -> dg.AssetsDefinition:
+    check = dg.AssetCheckSpec(
+        CHECK, asset=REGISTRY, description="No version is kept back; those that are, and why, are in the metadata."
+    )
+
+    @dg.asset(
+        key=REGISTRY,
+        group_name="registry",
+        description=f"The deployed model versions: {settings.registry_uri}. The sensor keeps this up to date.",
+        check_specs=[check],
+    )
+    def registry() -> Iterator[dg.MaterializeResult[None]]:
+        report = Report(settings, FleetFile(settings.open_store()).read())
+        result = dg.AssetCheckResult(
+            passed=report.passed, severity=report.severity, description=report.description, metadata=report.metadata()
+        )
+        yield dg.MaterializeResult(metadata=report.counts, check_results=[result])
+
+    return registry
+
+
+def _sweep_job(settings: Settings) -> dg.JobDefinition:
+    @dg.op
+    def sweep_orphans(context: dg.OpExecutionContext) -> None:
+        done = sweep(settings.open_store(), utc_now)
+        context.log.info(
+            "%d objects (%d bytes) that no partition names were removed; %d partitions were looked at",
+            done.objects,
+            done.size,
+            done.partitions,
+        )
+
+    @dg.job(description="Remove files of attempts that no partition names any more, a week after they were written.")
+    def sweep_data() -> None:
+        sweep_orphans()
+
+    return sweep_data

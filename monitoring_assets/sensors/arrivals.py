@@ -1,0 +1,99 @@
+"""The arrivals sensor of a shard: the runs that landed data needs, and what Dagster knows of them."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from monitoring_assets.arrivals.agenda import Attempt, Task
+from monitoring_assets.arrivals.watch import Name, Watch
+from monitoring_assets.assets.events import asset_key
+from monitoring_assets.assets.factory import OUTCOME_TAG, PARTITIONS_TAG, TRIGGER_TAG, WORK_TAG, quiet
+from monitoring_assets.assets.pipeline import ORDER
+from monitoring_assets.fleet import Member
+from monitoring_assets.onboarding import utc_now
+from monitoring_assets.version import Clock
+from resources.settings import Settings
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def arrivals_sensor(settings: Settings, members: Sequence[Member], clock: Clock = utc_now) -> dg.SensorDefinition:
+    """The sensor over some versions. With another orchestrator it detects all the same, and asks for no run."""
+    watch: list[Watch] = []
+
+    @dg.sensor(
+        name="arrivals",
+        asset_selection=dg.AssetSelection.all(),
+        minimum_interval_seconds=3,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Materialises partitions when their data has landed, was corrected, or is missing from the past.",
+    )
+    def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        if not watch:
+            watch.append(Watch(members, settings, clock))
+        tasks = watch[0].tick(DagsterRuns(context.instance))
+        if settings.orchestrator != "dagster":
+            return dg.SensorResult(skip_reason=f"{len(tasks)} runs are for {settings.orchestrator} to start")
+        if not tasks:
+            return dg.SensorResult(skip_reason="nothing has landed that is not done")
+        return dg.SensorResult(run_requests=[run_request(task) for task in tasks])
+
+    return arrivals
+
+
+def run_request(task: Task) -> dg.RunRequest:
+    """The run of a task. Dagster starts one with the same key once, however often it is asked for."""
+    assets = (*(("reference",) if task.trigger == "onboarding" else ()), *ORDER)
+    return dg.RunRequest(
+        run_key=f"{task.key}#{task.attempt}",
+        asset_selection=[asset_key(task.model, task.version, asset) for asset in assets],
+        run_config=quiet(),
+        tags={
+            TRIGGER_TAG: task.trigger,
+            WORK_TAG: task.key,
+            PARTITIONS_TAG: ",".join(task.partitions),
+            "scorewatch/model": task.model,
+            "scorewatch/version": task.version,
+            "dagster/priority": str(task.priority),
+        },
+    )
+
+
+class DagsterRuns:
+    """Runs in Dagster's instance, as attempts at tasks."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+
+    def busy(self) -> Mapping[Name, set[str]]:
+        """Versions with runs in the queue or at work, and what triggered these."""
+        found: dict[Name, set[str]] = defaultdict(set)
+        for run in self._instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+            for model, version in {tuple(key.path[:2]) for key in run.asset_selection or () if len(key.path) == 3}:
+                found[model, version].add(run.tags.get(TRIGGER_TAG, "backfill"))
+        return found
+
+    def of(self, keys: Sequence[str]) -> Mapping[str, Attempt]:
+        """What became of tasks; those that nobody asked for yet are left out."""
+        found: dict[str, list[dg.RunRecord]] = defaultdict(list)
+        for record in self._instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: list(keys)})):
+            found[record.dagster_run.tags[WORK_TAG]].append(record)
+        return {key: _attempt(records) for key, records in found.items()}
+
+
+def _attempt(records: Sequence[dg.RunRecord]) -> Attempt:
+    runs = [record.dagster_run for record in records]
+    if any(not run.is_finished for run in runs):
+        return Attempt("running")
+    if any(run.status == dg.DagsterRunStatus.SUCCESS or OUTCOME_TAG in run.tags for run in runs):
+        return Attempt("done")
+    ended = max(record.end_time or record.update_timestamp.timestamp() for record in records)
+    return Attempt("failed", len(runs), datetime.fromtimestamp(ended, UTC))

@@ -1,0 +1,140 @@
+"""The registry sensor: a manifest that appears, changes or goes becomes a group that appears, changes or goes."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import dagster as dg
+
+from monitoring_assets.datasets import content_digest
+from monitoring_assets.fleet import Fleet, shard_of
+from monitoring_assets.onboarding import utc_now
+from monitoring_assets.quarantine import Quarantined, kept_back
+from monitoring_assets.refresh import Refresher
+from monitoring_assets.sensors.reloading import Servers, latest_states, location, publish_states
+from monitoring_assets.version import Clock
+from resources.settings import Settings
+
+REGISTRY = dg.AssetKey("registry")
+CHECK = "all_versions_monitored"
+SHARD_LIMIT = 300
+TICK_LIMIT_S = 20.0
+"""Locations that are left to reload after that wait for the next tick: Dagster gives one sixty seconds."""
+MAX_ROWS = 100
+
+
+def registry_sensor(settings: Settings, clock: Clock = utc_now) -> dg.SensorDefinition:
+    """The sensor. Its cursor says which state each code location was told to load, and what Dagit was told."""
+    refresher = Refresher(settings, clock)
+    published: list[Fleet] = []
+
+    @dg.sensor(
+        name="registry",
+        minimum_interval_seconds=3,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Onboards, changes and retires model versions as the registry does.",
+    )
+    def registry(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        cursor = json.loads(context.cursor) if context.cursor else {}
+        found = refresher.look()
+        if not published or published[-1] is not found.fleet:
+            publish_states(context.instance, found.fleet, settings.shards)
+            published[:] = [found.fleet]
+        latest = latest_states(context.instance, settings.shards)
+        told = _reload(latest, cursor.get("told", {}), Servers(settings).reload)
+        report = Report(settings, found.fleet)
+        news = report.digest != cursor.get("reported")
+        return dg.SensorResult(
+            asset_events=report.events() if news else [],
+            cursor=json.dumps({"told": told, "reported": report.digest}),
+            skip_reason=None if news else _reason(found.left, latest, told),
+        )
+
+    return registry
+
+
+def _reload(latest: dict[str, str], told: dict[str, str], reload: Callable[[str], bool]) -> dict[str, str]:
+    """Tell the locations whose state is another one now; all that were told, with what."""
+    begun = time.monotonic()
+    done = {name: version for name, version in told.items() if latest.get(name) == version}
+    for name, version in latest.items():
+        if name not in done and time.monotonic() - begun < TICK_LIMIT_S and reload(name):
+            done[name] = version
+    return done
+
+
+def _reason(left: int, latest: dict[str, str], told: dict[str, str]) -> str:
+    if left:
+        return f"{left} changed manifests are still to be read"
+    behind = sorted(set(latest) - set(told))
+    return f"still to be reloaded: {', '.join(behind)}" if behind else "nothing changed in the registry"
+
+
+class Report:
+    """The state of the registry, as the asset `registry` and its check show it."""
+
+    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+        store = settings.open_store()
+        self._kept_back = [*kept_back(store, "manifest"), *kept_back(store, "onboarding")]
+        members = list(fleet.members)
+        self.counts = {
+            "active versions": len(members),
+            "retired versions": sum(each.member is not None for each in fleet.registered) - len(members),
+            "kept back": len(self._kept_back),
+        }
+        loads = Counter(shard_of(each.manifest.model, each.manifest.version, settings.shards) for each in members)
+        self._full = [location(number, settings.shards) for number, load in loads.items() if load > SHARD_LIMIT]
+
+    @property
+    def digest(self) -> str:
+        """Changes with what there is to show."""
+        return content_digest([self.counts, self._full, [each.model_dump() for each in self._kept_back]])
+
+    def events(self) -> Sequence[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+        """The registry as it is now, and whether everything in it is monitored."""
+        return [
+            dg.AssetMaterialization(REGISTRY, metadata=self.counts),
+            dg.AssetCheckEvaluation(
+                REGISTRY,
+                CHECK,
+                passed=self.passed,
+                metadata=self.metadata(),
+                severity=self.severity,
+                description=self.description,
+            ),
+        ]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nobody is kept back, and no location has more versions than it loads well."""
+        return not (self._kept_back or self._full)
+
+    @property
+    def severity(self) -> dg.AssetCheckSeverity:
+        """A version that nobody monitors is grave; a full location is not yet."""
+        return dg.AssetCheckSeverity.ERROR if self._kept_back else dg.AssetCheckSeverity.WARN
+
+    @property
+    def description(self) -> str:
+        """One sentence; the reasons are in the metadata."""
+        if self._kept_back:
+            names = ", ".join(f"{each.model} {each.version}" for each in self._kept_back[:5])
+            more = f" and {len(self._kept_back) - 5} more" if len(self._kept_back) > 5 else ""
+            return f"kept back: {names}{more}"
+        if self._full:
+            return f"more than {SHARD_LIMIT} versions in {', '.join(self._full)}: raise SCOREWATCH_SHARDS"
+        return f"all {self.counts['active versions']} active versions are monitored"
+
+    def metadata(self) -> dict[str, dg.MetadataValue]:
+        """Counts, and a table of who is kept back and why."""
+        found: dict[str, dg.MetadataValue] = {name: dg.MetadataValue.int(count) for name, count in self.counts.items()}
+        if self._kept_back:
+            found["kept back because"] = dg.MetadataValue.table([_row(each) for each in self._kept_back[:MAX_ROWS]])
+        return found
+
+
+def _row(found: Quarantined) -> dg.TableRecord:
+    return dg.TableRecord(
+        {"model": found.model, "version": found.version, "stage": found.stage, "reason": found.reason[:2000]}
+    )
