@@ -191,10 +191,19 @@ def test_a_digest_that_was_never_pinned_is_refused(lender: Any, digest: str) -> 
         onboarding.pinned(lender.settings, digest)
 
 
-def test_a_pinned_manifest_without_a_reference_is_refused(lender: Any) -> None:
+def test_a_pinned_manifest_without_a_reference_freezes_it(lender: Any) -> None:
+    register(lender)
     digest = onboarding.pin(lender.store, yaml.safe_dump(lender.manifest()).encode())
-    with pytest.raises(BadInput, match=r"ke-nano-loan 1\.0\.0 has no frozen reference yet; onboard it first"):
+    version = onboarding.pinned(lender.settings, digest)
+    assert lender.listed("reference/") == [f"reference/ke-nano-loan/1.0.0/{version.reference_digest}.json"]
+    assert onboarding.pinned(lender.settings, digest).profile == version.profile
+
+
+def test_a_pinned_manifest_whose_files_are_not_there_is_refused(lender: Any) -> None:
+    digest = onboarding.pin(lender.store, yaml.safe_dump(lender.manifest()).encode())
+    with pytest.raises(BadInput, match=r"names 'reference\.parquet', and .* does not exist"):
         onboarding.pinned(lender.settings, digest)
+    assert lender.listed("reference/") == []
 
 
 def test_a_pinned_manifest_that_was_altered_is_refused(lender: Any) -> None:

@@ -13,10 +13,10 @@ HORIZON: dict[Frequency, int] = {"hour": 336, "day": 62, "week": 13, "month": 6}
 """Newest partitions whose source is looked at again, for data that is late or corrected."""
 
 HISTORY: dict[Frequency, int] = {"hour": 672, "day": 365, "week": 104, "month": 36}
-"""Newest partitions that onboarding and catching up go back over; further back is for `scorewatch backfill`."""
+"""Partitions before its deployment that a version is given; further back is for `scorewatch backfill`."""
 
 CHUNK = 90
-"""Partitions of history in one run: few enough that an arrival does not wait long for it."""
+"""Partitions of history in one run."""
 
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 

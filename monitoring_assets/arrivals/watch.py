@@ -23,6 +23,8 @@ LOOKS = 300
 """Listings of sources in one tick."""
 SURVEYS = 75
 """Versions that a tick takes stock of; each costs four listings."""
+STRETCHES = 3
+"""Stretches of history that a tick looks at; each costs as many listings as it has partitions."""
 TASKS = 25
 """Runs that a tick asks for, so that a long absence does not flood the queue."""
 THREADS = 8
@@ -113,8 +115,8 @@ class Watch:
             each.finish(Landed(partition, there.digest), now)
             return False
         report_arrived(each, partition, now)
-        if there.landed_at is not None and there.landed_at <= each.member.deployed_at:
-            each.leave_to_history(Landed(partition, there.digest), now)
+        if each.was_there_before(there):
+            each.finish(Landed(partition, there.digest), now)
             return False
         each.look_soon(partition, now)
         return True
@@ -135,15 +137,18 @@ class Watch:
         return wanted
 
     def _unhurried(self, idle: Sequence[Watched], attempts: Attempts) -> list[Task]:
+        """Onboarding, and the history of versions that are onboarded, some of it at a time."""
         now = self._clock()
-        asked: list[tuple[Watched, Task]] = []
-        for each in idle:
-            if each.idle_until is None or each.idle_until <= now:
-                task = each.unhurried()
-                if task is not None:
-                    asked.append((each, task))
-            if len(asked) == TASKS:
-                break
+        awake = [each for each in idle if each.idle_until is None or each.idle_until <= now]
+        asked = [(each, each.onboarding()) for each in awake if not each.onboarded][:TASKS]
+        for each in [each for each in awake if each.onboarded and each.history][:STRETCHES]:
+            ready = _guarded(each, self._ready, each)
+            if ready is None:
+                each.idle_until = now + _MINUTE
+            elif ready:
+                asked.append((each, each.catching_up(ready)))
+            else:
+                each.leave_behind(now)
         known = attempts.of([task.key for _, task in asked]) if asked else {}
         wanted = []
         for each, task in asked:
@@ -151,12 +156,18 @@ class Watch:
             if found is None or found.due(now):
                 each.surveyed = False
                 wanted.append(_again(task, found))
-            elif found.state == "done":
-                # It ended and left them undone: their data is bad, or is not there. They are not asked for again.
-                each.give_up(task.partitions)
+            elif found.state == "done" and each.onboarded:
+                # What it left undone has bad data.
+                each.leave_behind(now)
             else:
                 each.idle_until = now + _MINUTE / 4
         return wanted
+
+    def _ready(self, each: Watched) -> list[str]:
+        now = self._clock()
+        with ThreadPoolExecutor(THREADS) as threads:
+            found = threads.map(lambda partition: landing(each.version, partition).settled(now), each.history)
+            return [partition for partition, settled in zip(each.history, found, strict=True) if settled]
 
 
 def _again(task: Task, found: Attempt | None) -> Task:

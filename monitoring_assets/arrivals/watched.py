@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -46,10 +45,10 @@ class Watched:
     onboarded: bool = False
     looks: dict[str, datetime] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
-    history: list[str] = field(default_factory=list)
-    given_up: set[str] = field(default_factory=set)
     idle_until: datetime | None = None
     _newest: str | None = None
+    _history: list[list[str]] = field(default_factory=list)
+    _given_up: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> tuple[str, str]:
@@ -63,24 +62,25 @@ class Watched:
         self.surveyed, self.idle_until = True, None
         self.onboarded = any(True for _ in version.store.list(layout.references(model, name)))
         self._newest = newest = version.calendar.latest_complete(now)
-        self.history = []
+        self._history = []
         if newest is None or not self.onboarded:
             return
         judged, counted = set(version.materialised(PSI)), set(version.materialised(DISTRIBUTION))
         seen = set(version.store.list_folders(layout.results_of(model, name)))
-        past = version.calendar.previous(newest, HISTORY[every])
-        recent = set(past[-LIVE_PARTITIONS:])
 
-        def processed(partition: str) -> bool:
-            return partition in judged or (partition not in counted and version.calendar.encode(partition) in seen)
+        def undone(partition: str) -> bool:
+            if partition in judged or partition in self._given_up:
+                return False
+            return partition in counted or version.calendar.encode(partition) not in seen
 
-        left_out = recent | self.given_up
-        self.history = [each for each in past if each not in left_out and not processed(each)]
-        horizon = version.calendar.previous(newest, HORIZON[every])
+        past = self._past()
+        chunks = (past[max(0, end - CHUNK) : end] for end in range(len(past), 0, -CHUNK))
+        self._history = [chunk for chunk in chunks if any(map(undone, chunk))]
+        waiting = {partition for chunk in self._history for partition in chunk if undone(partition)}
         self.looks = {
             each: self.looks.get(each, self._first_look(each, now, judged=each in judged))
-            for each in horizon
-            if each in recent or processed(each)
+            for each in version.calendar.previous(newest, HORIZON[every])
+            if each not in waiting
         }
 
     def advance(self, now: datetime) -> None:
@@ -129,16 +129,9 @@ class Watched:
         self.done[landed.partition] = landed.digest
         self.looks[landed.partition] = now + wait_for_correction(self.age(landed.partition, now))
 
-    def leave_to_history(self, landed: Landed, now: datetime) -> None:
-        """The data was there before the version: no arrival, and nobody's emergency."""
-        self.finish(landed, now)
-        if landed.partition not in self.given_up:
-            self.history = sorted({*self.history, landed.partition})
-
-    def give_up(self, partitions: Sequence[str]) -> None:
-        """Catching up with these is no use; other data that arrives for them still is looked at."""
-        self.given_up |= set(partitions)
-        self.history = [each for each in self.history if each not in self.given_up]
+    def was_there_before(self, found: Landing) -> bool:
+        """Whether the data is older than the version: it is history then, no arrival and nobody's emergency."""
+        return found.landed_at is not None and found.landed_at <= self.member.deployed_at
 
     def has_been_through(self, partition: str, found: Landing) -> bool:
         """Whether the stored partition is made from this data, down to psi and csi."""
@@ -161,25 +154,36 @@ class Watched:
         key = f"arrival/{'/'.join(self.name)}/{partitions[-1][0]}/{content_digest(partitions)[:16]}"
         return self._task("arrival", [each for each, _ in partitions], key)
 
-    def unhurried(self) -> Task | None:
-        """What the version needs when nothing has landed: its onboarding, or some of its history."""
-        return self._catching_up() if self.onboarded else self._onboarding()
-
-    def _onboarding(self) -> Task:
+    def onboarding(self) -> Task:
         """The task that freezes the reference and judges the newest partition with its longest window."""
         calendar = self.version.calendar
         window = calendar.previous(self._newest, max(windows_for(calendar.every))) if self._newest else []
         return self._task("onboarding", window, f"onboarding/{'/'.join(self.name)}/{self.member.files[:16]}")
 
-    def _catching_up(self) -> Task | None:
-        """The task of the newest stretch of history that nobody has been through."""
-        if not self.history:
-            return None
-        index = {each: number for number, each in enumerate(self.history)}
-        last = self.history[-1]
-        stretch = [each for each in self.version.calendar.previous(last, CHUNK) if each in index]
-        key = f"catch-up/{'/'.join(self.name)}/{stretch[0]}/{last}/{len(stretch)}"
-        return self._task("catch-up", stretch, key)
+    @property
+    def history(self) -> list[str]:
+        """The newest stretch of what was there before the version and is not done; empty when all of it is."""
+        return self._history[0] if self._history else []
+
+    def catching_up(self, partitions: list[str]) -> Task:
+        """The task of those of the stretch that have data. Its key is that of the stretch: it is done once."""
+        return self._task(
+            "catch-up", partitions, f"catch-up/{'/'.join(self.name)}/{self.history[0]}/{self.history[-1]}"
+        )
+
+    def leave_behind(self, now: datetime) -> None:
+        """The stretch is done, as far as it can be; data that arrives for it after all is looked for."""
+        stretch = self._history.pop(0)
+        self._given_up |= set(stretch)
+        newest = self.version.calendar.previous(self._newest, HORIZON[self.version.calendar.every])
+        for each in set(stretch) & set(newest):
+            self.looks.setdefault(each, now + wait_for_data(self.age(each, now)))
+
+    def _past(self) -> list[str]:
+        """The partitions that had ended when the version was deployed: the same ones whenever it is asked."""
+        calendar = self.version.calendar
+        last = calendar.latest_complete(self.member.deployed_at)
+        return calendar.previous(last, HISTORY[calendar.every]) if last else []
 
     def _task(self, trigger: str, partitions: list[str], key: str) -> Task:
         return Task(*self.name, self.member.digest, trigger, tuple(partitions), key)  # type: ignore[arg-type]

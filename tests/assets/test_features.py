@@ -316,22 +316,23 @@ def test_lost_row_hashes_of_the_day_before_are_trouble_of_the_store(lender: Any,
     assert run(version, [DAY], FEATURES)["features", DAY].outcome.state == "materialised"
 
 
-@pytest.mark.parametrize("step", ["list_files", "scan"])
+@pytest.mark.parametrize("step", ["landing", "scan"])
 def test_trouble_on_the_way_to_a_file_is_no_verdict_on_it(
     s3_lender: Any, s3_server: Any, fault: Any, run: Any, attempts: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    from monitoring_assets.assets import source
+    from monitoring_assets.assets import features, source
 
     version = s3_lender.onboard(precomputed=True)
     place = s3_lender.land(DAY)
-    working = getattr(source, step)
+    module = features if step == "landing" else source
+    working = getattr(module, step)
 
     def denied(*arguments: Any, **options: Any) -> Any:
         for _ in range(20):
             fault("GET", "403 Forbidden", "AccessDenied")
         return working(*arguments, **options)
 
-    monkeypatch.setattr(source, step, denied)
+    monkeypatch.setattr(module, step, denied)
     with pytest.raises(InfrastructureError) as trouble:
         run(version, [DAY], FEATURES)
     assert place.rpartition("/")[0] in str(trouble.value)
@@ -345,17 +346,17 @@ def test_trouble_on_the_way_to_a_file_is_no_verdict_on_it(
 def test_a_file_that_vanishes_while_it_is_read_is_no_verdict_on_it(
     lender: Any, run: Any, attempts: Any, version: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from monitoring_assets.assets import source
+    from monitoring_assets import landing
 
     place = lender.land(DAY)
-    listed = source.list_files
+    listed = landing.list_files
 
     def list_and_lose(*arguments: Any, **options: Any) -> Any:
         files = listed(*arguments, **options)
         lender.lake.delete(f"{DAY}/0.parquet")
         return files
 
-    monkeypatch.setattr(source, "list_files", list_and_lose)
+    monkeypatch.setattr(landing, "list_files", list_and_lose)
     with pytest.raises(InfrastructureError, match=f"{place} could not be read: No such file"):
         run(version, [DAY], FEATURES)
     assert attempts(version, DAY, "quality") == []

@@ -24,6 +24,11 @@ def test_an_empty_environment_keeps_everything_below_the_current_folder() -> Non
         s3_endpoint=None,
         env="local",
         dagster_home=CWD / ".scorewatch/dagster",
+        orchestrator="dagster",
+        shards=1,
+        shard=0,
+        only=None,
+        workspace=CWD / ".scorewatch/workspace.yaml",
     )
 
 
@@ -108,7 +113,39 @@ def test_an_unknown_name_is_refused_with_the_closest_known_one() -> None:
         settings(SCOREWATCH_HOEM="x", SCOREWATCH_ALLOWED_SOURCE="y")
 
 
-@pytest.mark.parametrize("name", ["ORCHESTRATOR", "ONLY", "FEATURES_URI", "SCORES_URI"])
+def test_a_fleet_is_spread_over_code_locations_and_run_by_one_orchestrator() -> None:
+    found = settings(
+        SCOREWATCH_ORCHESTRATOR="airflow",
+        SCOREWATCH_SHARDS="10",
+        SCOREWATCH_SHARD="9",
+        SCOREWATCH_ONLY="ke-nano-loan/3.2.0",
+        SCOREWATCH_WORKSPACE="deploy/workspace.yaml",
+    )
+    assert (found.orchestrator, found.shards, found.shard) == ("airflow", 10, 9)
+    assert found.only == ("ke-nano-loan", "3.2.0")
+    assert found.workspace == CWD / "deploy/workspace.yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("ORCHESTRATOR", "cron", "Write dagster or airflow"),
+        ("SHARDS", "0", "from 1 to 100"),
+        ("SHARDS", "many", "from 1 to 100"),
+        ("SHARDS", "-1", "from 1 to 100"),
+        ("SHARDS", "²", "from 1 to 100"),
+        ("SHARD", "1", "from 0 to 0"),
+        ("ONLY", "ke-nano-loan", "Write MODEL/VERSION"),
+        ("ONLY", "/1", "Write MODEL/VERSION"),
+        ("ONLY", "m/", "Write MODEL/VERSION"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_can(name: str, value: str, expected: str) -> None:
+    with pytest.raises(BadInput, match=f"SCOREWATCH_{name} is .*{expected}"):
+        settings(**{f"SCOREWATCH_{name}": value})
+
+
+@pytest.mark.parametrize("name", ["FEATURES_URI", "SCORES_URI"])
 def test_names_that_other_parts_read_are_known(name: str) -> None:
     assert settings(**{f"SCOREWATCH_{name}": "x", "HOME": "/root", "SCOREWATCHER": "x"}) == settings()
 
