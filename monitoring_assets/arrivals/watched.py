@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import (
@@ -35,6 +36,13 @@ class Landed:
     digest: str
 
 
+class Stretch(NamedTuple):
+    """A stretch of history by its first and last partition, whatever is done of it, and what is not, oldest first."""
+
+    name: str
+    undone: list[str]
+
+
 @dataclass(eq=False)
 class Watched:
     """A version and what is known of its partitions. It remembers nothing that the store does not say as well."""
@@ -47,7 +55,7 @@ class Watched:
     done: dict[str, str] = field(default_factory=dict)
     idle_until: datetime | None = None
     _newest: str | None = None
-    _history: list[list[str]] = field(default_factory=list)
+    _history: list[Stretch] = field(default_factory=list)
     _given_up: set[str] = field(default_factory=set)
 
     @property
@@ -75,8 +83,9 @@ class Watched:
 
         past = self._past()
         chunks = (past[max(0, end - CHUNK) : end] for end in range(len(past), 0, -CHUNK))
-        self._history = [chunk for chunk in chunks if any(map(undone, chunk))]
-        waiting = {partition for chunk in self._history for partition in chunk if undone(partition)}
+        stretches = (Stretch(f"{chunk[0]}/{chunk[-1]}", [each for each in chunk if undone(each)]) for chunk in chunks)
+        self._history = [stretch for stretch in stretches if stretch.undone]
+        waiting = {partition for stretch in self._history for partition in stretch.undone}
         self.looks = {
             each: self.looks.get(each, self._first_look(each, now, judged=each in judged))
             for each in version.calendar.previous(newest, HORIZON[every])
@@ -162,21 +171,20 @@ class Watched:
 
     @property
     def history(self) -> list[str]:
-        """The newest stretch of what was there before the version and is not done; empty when all of it is."""
-        return self._history[0] if self._history else []
+        """What is not done of the newest stretch of what was there before the version; empty when all of it is."""
+        return self._history[0].undone if self._history else []
 
     def catching_up(self, partitions: list[str]) -> Task:
         """The task of those of the stretch that have data. Its key is that of the stretch: it is done once."""
-        return self._task(
-            "catch-up", partitions, f"catch-up/{'/'.join(self.name)}/{self.history[0]}/{self.history[-1]}"
-        )
+        return self._task("catch-up", partitions, f"catch-up/{'/'.join(self.name)}/{self._history[0].name}")
 
     def leave_behind(self, now: datetime) -> None:
         """The stretch is done, as far as it can be; data that arrives for it after all is looked for."""
-        stretch = self._history.pop(0)
-        self._given_up |= set(stretch)
-        newest = self.version.calendar.previous(self._newest, HORIZON[self.version.calendar.every])
-        for each in set(stretch) & set(newest):
+        left = set(self._history.pop(0).undone)
+        self._given_up |= left
+        calendar = self.version.calendar
+        horizon = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
+        for each in left.intersection(horizon):
             self.looks.setdefault(each, now + wait_for_data(self.age(each, now)))
 
     def _past(self) -> list[str]:
