@@ -20,6 +20,7 @@ VERBS = {
     "update": "Change what may change of a registered version.",
     "run": "Materialise one partition of one version (what a pod runs).",
     "backfill": "Materialise a range of partitions as one run.",
+    "status": "Show the fleet at a glance: how each version stands, and why.",
     "docs": "Build Great Expectations' Data Docs of a partition.",
     "demo": "Try it all on public car-loan data.",
     "up": "Start Dagster's webserver and daemon on this machine.",

@@ -55,6 +55,8 @@ def run_request(task: Task) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{task.key}#{task.attempt}",
         asset_selection=[asset_key(task.model, task.version, asset) for asset in assets],
+        # The assets report evaluations themselves; planned ones would stay planned.
+        asset_check_keys=[],
         run_config=quiet(),
         tags={
             TRIGGER_TAG: task.trigger,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import shutil
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -169,6 +172,91 @@ class Machine:
             return [run.status.value for run in instance.get_runs()]
 
 
+@dataclass
+class Stack:
+    """A running `scorewatch up` and its GraphQL."""
+
+    machine: Machine
+    process: Process
+    port: int
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The data of an answer; fails on an error."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        body = json.dumps({"query": query, "variables": variables})
+        connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    @staticmethod
+    def key(model: str, asset: str) -> dict[str, list[str]]:
+        """An asset's key as GraphQL wants it."""
+        return {"path": [model, VERSION, asset]}
+
+    def groups(self) -> set[str]:
+        """The asset groups that Dagit shows."""
+        return {each["groupName"] for each in self.ask("{ assetNodes { groupName } }")["assetNodes"]}
+
+    def launch(self, model: str, partitions: list[str]) -> str:
+        """Launch a backfill of all assets as Dagit does; its id."""
+        found = self.ask(
+            """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) {
+                 __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+            p={"partitionNames": partitions, "assetSelection": [self.key(model, asset) for asset in CHECKS]},
+        )["launchPartitionBackfill"]
+        assert found["__typename"] == "LaunchBackfillSuccess", found
+        return str(found["backfillId"])
+
+    def partitions(self, model: str, asset: str) -> list[tuple[str, str, str]]:
+        """Ranges of the asset's partitions with their status: first, last, status."""
+        node = self.ask(
+            """query($k: AssetKeyInput!) { assetNodeOrError(assetKey: $k) { ... on AssetNode { assetPartitionStatuses {
+                 ... on TimePartitionStatuses { ranges { startKey endKey status } } } } } }""",
+            k=self.key(model, asset),
+        )["assetNodeOrError"]
+        ranges = node["assetPartitionStatuses"]["ranges"]
+        return [(each["startKey"], each["endKey"], each["status"]) for each in ranges]
+
+    def executions(self, model: str, asset: str) -> list[dict[str, Any]]:
+        """Every execution of the asset's check."""
+        found: list[dict[str, Any]] = self.ask(
+            """query($k: AssetKeyInput!, $n: String!) { assetCheckExecutions(assetKey: $k, checkName: $n, limit: 100) {
+                 status partition evaluation { severity description targetMaterialization { storageId }
+                   metadataEntries { label ... on FloatMetadataEntry { floatValue }
+                     ... on TableMetadataEntry { table { records } } } } } }""",
+            k=self.key(model, asset),
+            n=CHECKS[asset],
+        )["assetCheckExecutions"]
+        return found
+
+
+def _start_stack(machine: Machine, **environ: str) -> Stack:
+    port = _a_free_port()
+    process = machine.start("up", "--port", str(port), **environ)
+    lines = []
+    while line := process.popen.stdout.readline():
+        lines.append(line)
+        if "Ctrl-C" in line:
+            assert f"http://127.0.0.1:{port}" in "".join(lines)
+            assert str(machine.home / "logs") in "".join(lines)
+            process.family()
+            return Stack(machine, process, port)
+    raise AssertionError(f"{''.join(lines)}{process.finish()}")
+
+
+@pytest.fixture(scope="session")
+def start_stack() -> Callable[..., Stack]:
+    """``start_stack(machine, **environ)``: start `scorewatch up`, and wait until it says that it is up."""
+    return _start_stack
+
+
+def _a_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def _eventually(condition: Callable[[], Any], what: str, limit: float = 60.0) -> Any:
     end = time.monotonic() + limit
     while time.monotonic() < end:
@@ -187,8 +275,7 @@ def eventually() -> Callable[..., Any]:
 @pytest.fixture
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return _a_free_port()
 
 
 @pytest.fixture(scope="session")

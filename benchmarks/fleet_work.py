@@ -1,0 +1,162 @@
+"""What `benchmarks.fleet` measures, each piece in a process of its own: ``control``, ``arrivals`` or ``load``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from math import ceil
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from benchmarks.fleet_store import NOW, deployed, model_name
+from monitoring_assets.arrivals.watch import SURVEYS
+from monitoring_assets.assets.factory import RESOURCE
+from monitoring_assets.fleet import FleetFile
+from monitoring_assets.instance import open_instance
+from monitoring_assets.onboarding import utc_now
+from monitoring_assets.refresh import Refresher
+from monitoring_assets.sensors.arrivals import arrivals_sensor
+from monitoring_assets.sensors.reloading import latest_states
+from resources.object_store.s3 import s3_client
+from resources.settings import Settings
+
+TICKS = 9
+ADDED = 5
+EVERY = timedelta(seconds=5)
+"""What the daemon leaves between two ticks of a sensor."""
+
+Figures = dict[str, float]
+
+
+class Cost(NamedTuple):
+    """Wall seconds, CPU seconds of this process, requests to S3."""
+
+    wall_s: float
+    cpu_s: float
+    requests: int
+
+
+class Meter:
+    """Measures calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._sent = 0
+        s3_client(settings.s3_endpoint).meta.events.register("before-send.s3", self._count)
+
+    def _count(self, **_: Any) -> None:
+        self._sent += 1
+
+    def of(self, work: Callable[[], Any]) -> tuple[Cost, Any]:
+        """What a call costs, and what it returns."""
+        sent, wall, cpu = self._sent, time.perf_counter(), time.process_time()
+        result = work()
+        return Cost(time.perf_counter() - wall, time.process_time() - cpu, self._sent - sent), result
+
+
+def control(settings: Settings, instance: dg.DagsterInstance) -> Figures:
+    """The first looks, ticks when nothing changed, and ticks that find one new version."""
+    from monitoring_assets.definitions.control import defs
+
+    meter = Meter(settings)
+    first, versions = meter.of(lambda: _look_until_all_are_read(settings))
+    sensor = defs().get_repository_def().get_sensor_def("registry")
+    cursor = _told(settings, instance, _tick(sensor, instance, None).cursor)
+    idle = [meter.of(lambda: _tick(sensor, instance, cursor)) for _ in range(TICKS)]
+    _expect({tick.skip_message for _, tick in idle}, {"nothing changed in the registry"})
+    adding = []
+    for number in range(versions, versions + ADDED):
+        for key, data in deployed(model_name(number)).items():
+            settings.open_registry().put(key, data)
+        cost, tick = meter.of(lambda: _tick(sensor, instance, cursor))
+        adding.append(cost)
+        cursor = _told(settings, instance, tick.cursor)
+    _expect(len(FleetFile(settings.open_store()).read().registered), versions + ADDED)
+    for number in range(versions, versions + ADDED):
+        for key in deployed(model_name(number)):
+            settings.open_registry().delete(key)
+    _tick(sensor, instance, cursor)
+    _expect(len(FleetFile(settings.open_store()).read().registered), versions)
+    costs = [cost for cost, _ in idle]
+    return {
+        **_named("fleet.snapshot", [first]),
+        **_named("onboarding.tick", costs),
+        **_named("onboarding.add_one", adding),
+    }
+
+
+def _look_until_all_are_read(settings: Settings) -> int:
+    refresher = Refresher(settings, utc_now)
+    while (found := refresher.look()).left:
+        pass
+    return len(found.fleet.registered)
+
+
+def _told(settings: Settings, instance: dg.DagsterInstance, cursor: str | None) -> str:
+    """The cursor as it would be if every location had been reloaded."""
+    return json.dumps(json.loads(cursor or "{}") | {"told": latest_states(instance, settings.shards)})
+
+
+def arrivals(settings: Settings, instance: dg.DagsterInstance) -> Figures:
+    """A tick of every shard in turn when nothing changed, at the pace of the daemon; and the longest tick before that,
+    in which a process that has just begun takes stock.
+    """
+    meter, now = Meter(settings), [NOW]
+    fleet = FleetFile(settings.open_store()).read()
+    shards = [fleet.shard(number, settings.shards).members for number in range(settings.shards)]
+    sensors = [arrivals_sensor(settings, members, lambda: now[0]) for members in shards]
+
+    def round_of_ticks() -> list[Cost]:
+        now[0] += EVERY
+        ticks = [meter.of(lambda each=each: _tick(each, instance, None)) for each in sensors]
+        _expect({tick.skip_message for _, tick in ticks}, {"nothing has landed that is not done"})
+        return [cost for cost, _ in ticks]
+
+    surveying = [round_of_ticks() for _ in range(ceil(max(map(len, shards)) / SURVEYS))]
+    idle = [Cost(*map(sum, zip(*round_of_ticks(), strict=True))) for _ in range(TICKS)]
+    return {
+        **_named("arrivals.tick", idle),
+        "arrivals.first_tick_s": max(cost.wall_s for costs in surveying for cost in costs),
+    }
+
+
+def load(settings: Settings, _: dg.DagsterInstance) -> Figures:
+    """A `models` location as its code server loads it; the number of its assets."""
+    from monitoring_assets.definitions.models import defs
+
+    repository = defs().get_repository_def()
+    repository.load_all_definitions()
+    return {"assets": len(list(repository.asset_graph.get_all_asset_keys()))}
+
+
+def _tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str | None) -> Any:
+    return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
+
+
+def _named(name: str, costs: Sequence[Cost]) -> Figures:
+    return {
+        f"{name}_s": median(cost.wall_s for cost in costs),
+        f"{name}_cpu_s": median(cost.cpu_s for cost in costs),
+        f"{name}_requests": median(cost.requests for cost in costs),
+    }
+
+
+def _expect(found: object, expected: object) -> None:
+    if found != expected:
+        raise RuntimeError(f"not the fleet that was to be measured: {found!r} and not {expected!r}")
+
+
+def _main(work: str) -> None:
+    settings = Settings.from_environment(os.environ, Path.cwd())
+    with open_instance(settings) as instance:
+        print(json.dumps({"control": control, "arrivals": arrivals, "load": load}[work](settings, instance)))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

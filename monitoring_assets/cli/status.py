@@ -1,0 +1,114 @@
+"""`scorewatch status`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from monitoring_assets.cli.output import echo_json, error_console, table
+from resources.errors import BadInput
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from monitoring_assets.fleet import Registered
+    from monitoring_assets.status import VersionStatus
+
+QUIET_S = 2.0
+"""Progress is shown of what takes longer."""
+COLUMNS = ("version", "state", "partition", "worst column", "net PSI", "age", "why")
+
+
+@click.command("status")
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@click.pass_obj
+def command(settings: Settings, model: str | None, as_json: bool) -> None:
+    """Show the fleet at a glance, one line a model version, the gravest first; with MODEL, the versions of that one.
+
+    Each with its newest live partition, the column that moved most in it, and the time since that partition's end.
+    Where nothing is live yet, the newest partition that was judged, marked (history). It changes nothing.
+    """
+    from monitoring_assets.fleet import FleetFile
+    from monitoring_assets.status import GRAVEST_FIRST
+
+    registered = FleetFile(settings.open_store()).read().registered
+    if not registered:
+        click.echo(_nothing(settings), err=as_json)
+    found = _look(settings, _of_model(registered, model) if registered else [])
+    found.sort(key=lambda each: (GRAVEST_FIRST.index(each.state), each.model, each.version))
+    if as_json:
+        echo_json([each.model_dump(mode="json") for each in found])
+    elif found:
+        _print(found)
+
+
+def _look(settings: Settings, registered: Sequence[Registered]) -> list[VersionStatus]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from monitoring_assets.onboarding import utc_now
+    from monitoring_assets.status import statuses
+
+    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console, begun = error_console(), time.monotonic()
+    progress = Progress(*bar, console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task("reading results", total=len(registered))
+    found = []
+    try:
+        for each in statuses(settings, registered, utc_now):
+            found.append(each)
+            progress.advance(task)
+            if time.monotonic() - begun > QUIET_S:
+                progress.start()
+    finally:
+        progress.stop()
+    return found
+
+
+def _of_model(registered: Sequence[Registered], model: str | None) -> Sequence[Registered]:
+    found = [each for each in registered if model in (None, each.model)]
+    if not found:
+        models = sorted({each.model for each in registered})
+        more = f" and {len(models) - 10} more" if len(models) > 10 else ""
+        raise BadInput(f"{model} is not in the registry. It has the models {', '.join(models[:10])}{more}.")
+    return found
+
+
+def _nothing(settings: Settings) -> str:
+    if any(settings.open_registry().list_folders("")):
+        return "Nothing has looked at the registry yet: start `scorewatch up`."
+    return f"No version is registered in {settings.registry_uri}: deploy one with `scorewatch register DIR`."
+
+
+def _print(found: Sequence[VersionStatus]) -> None:
+    states = Counter(each.state for each in found)
+    title = f"{len(found)} version{'s' if len(found) > 1 else ''}: {', '.join(f'{count} {state}' for state, count in states.items())}"
+    table(title, COLUMNS, [[_plain(cell) for cell in _row(each)] for each in found])
+
+
+def _row(each: VersionStatus) -> list[str]:
+    worst = each.worst
+    unused = f"its newest manifest is not used: {each.problem}" if each.problem else ""
+    return [
+        f"{each.model} {each.version}",
+        each.state,
+        (each.partition or "") + ("" if each.live or each.partition is None else " (history)"),
+        worst.column if worst else "",
+        "" if worst is None or worst.net_psi is None else f"{worst.net_psi:.3f}",
+        ("" if each.age_s is None else _age(each.age_s)) + (", overdue" if each.overdue else ""),
+        "\n".join(filter(None, (each.reason, unused))),
+    ]
+
+
+def _age(seconds: int) -> str:
+    if seconds < 3600:
+        return f"{seconds // 60} min"
+    return f"{seconds // 3600} h" if seconds < 48 * 3600 else f"{seconds // 86400} d"
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would act upon: names and reasons come from other people's data."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
