@@ -69,6 +69,14 @@ def wait_for_data(age: timedelta) -> timedelta:
     return min(age / 100, _MINUTE * 15)
 
 
+def wait_for_newest(versions: int) -> timedelta:
+    """How long until the next look for one of the newest partitions, which somebody may be waiting for.
+
+    A shard of ``versions`` lists ten of their sources a second, if none of them has landed.
+    """
+    return max(timedelta(seconds=5), timedelta(seconds=0.1) * versions)
+
+
 def wait_for_correction(age: timedelta) -> timedelta:
     """How long until the next look whether the data of a partition that is done was corrected."""
     return min(max(age / 24, _MINUTE * 5), _HOUR * 12)

@@ -52,7 +52,7 @@ class Watch:
         self._store, self._clock = settings.open_store(), clock
         newest_first = sorted(members, key=lambda each: each.deployed_at, reverse=True)
         self._watched = [
-            Watched(DeployedVersion(each.manifest, each.digest, self._store, settings, clock), each)
+            Watched(DeployedVersion(each.manifest, each.digest, self._store, settings, clock), each, len(members))
             for each in newest_first
         ]
 

@@ -15,11 +15,11 @@ from monitoring_assets.arrivals.agenda import (
     Task,
     wait_for_correction,
     wait_for_data,
+    wait_for_newest,
 )
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Member
 from monitoring_assets.landing import Landing
-from monitoring_assets.partitions import windows_for
 from monitoring_assets.results import LIVE_PARTITIONS
 from monitoring_assets.version import CSI, DISTRIBUTION, FEATURES, PSI, DeployedVersion
 
@@ -45,10 +45,11 @@ class Stretch(NamedTuple):
 
 @dataclass(eq=False)
 class Watched:
-    """A version and what is known of its partitions. It remembers nothing that the store does not say as well."""
+    """One of some ``versions`` and what is known of its partitions: nothing that the store does not say as well."""
 
     version: DeployedVersion
     member: Member
+    versions: int = 1
     surveyed: bool = False
     onboarded: bool = False
     looks: dict[str, datetime] = field(default_factory=dict)
@@ -120,13 +121,15 @@ class Watched:
 
     def waits_for(self, partition: str) -> bool:
         """Whether anybody would miss the partition: it is one of the newest, or ended under our eyes."""
-        calendar = self.version.calendar
-        recent = calendar.previous(self._newest, LIVE_PARTITIONS) if self._newest else []
-        return partition in recent or calendar.window(partition)[1] > self.member.deployed_at
+        ended = self.version.calendar.window(partition)[1]
+        return partition in self._recent() or ended > self.member.deployed_at
 
     def look_later(self, partition: str, now: datetime) -> None:
         """The data is not there."""
-        due, later = self.deadline(partition), now + wait_for_data(self.age(partition, now))
+        wait = wait_for_data(self.age(partition, now))
+        if partition in self._recent():
+            wait = min(wait, wait_for_newest(self.versions))
+        due, later = self.deadline(partition), now + wait
         self.looks[partition] = min(later, due) if due > now else later
 
     def look_soon(self, partition: str, now: datetime) -> None:
@@ -152,8 +155,7 @@ class Watched:
     def groups(self, landed: list[Landed]) -> list[list[Landed]]:
         """What to do in one run each: the newest partition by itself, so that it waits for no other; then the rest."""
         newest_first = sorted(landed, key=lambda each: each.partition, reverse=True)
-        recent = self.version.calendar.previous(self._newest, LIVE_PARTITIONS) if self._newest else []
-        alone = newest_first[:1] if newest_first and newest_first[0].partition in recent else []
+        alone = newest_first[:1] if newest_first and newest_first[0].partition in self._recent() else []
         rest = newest_first[len(alone) :][:CHUNK]
         return [group for group in (alone, rest) if group]
 
@@ -164,10 +166,10 @@ class Watched:
         return self._task("arrival", [each for each, _ in partitions], key)
 
     def onboarding(self) -> Task:
-        """The task that freezes the reference and judges the newest partition with its longest window."""
+        """The task that freezes the reference, and judges the newest partition with data, over its longest window."""
         calendar = self.version.calendar
-        window = calendar.previous(self._newest, max(windows_for(calendar.every))) if self._newest else []
-        return self._task("onboarding", window, f"onboarding/{'/'.join(self.name)}/{self.member.files[:16]}")
+        newest = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
+        return self._task("onboarding", newest, f"onboarding/{'/'.join(self.name)}/{self.member.files[:16]}")
 
     @property
     def history(self) -> list[str]:
@@ -186,6 +188,10 @@ class Watched:
         horizon = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
         for each in left.intersection(horizon):
             self.looks.setdefault(each, now + wait_for_data(self.age(each, now)))
+
+    def _recent(self) -> list[str]:
+        """The newest partitions: those that can still be live."""
+        return self.version.calendar.previous(self._newest, LIVE_PARTITIONS) if self._newest else []
 
     def _past(self) -> list[str]:
         """The partitions that had ended when the version was deployed: the same ones whenever it is asked."""

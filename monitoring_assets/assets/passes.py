@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from monitoring_assets.assets.drift import look_back
 from monitoring_assets.assets.freshness import Freshness
 from monitoring_assets.landing import landing
 from monitoring_assets.results import Trigger
@@ -29,8 +30,7 @@ def passes(version: ModelVersion, assets: set[str], partitions: Sequence[str], t
     these live.
     """
     if trigger == "onboarding":
-        now = version.clock()
-        partitions = [each for each in partitions if landing(version, each).settled(now)]
+        partitions = _newest_window(version, partitions)
         if partitions:
             yield Pass(assets - DRIFT, partitions, trigger)
             yield Pass(assets & DRIFT, partitions[-1:], trigger)
@@ -39,3 +39,16 @@ def passes(version: ModelVersion, assets: set[str], partitions: Sequence[str], t
     behind = Freshness(version).stale_behind(partitions) if assets & DRIFT else []
     if behind:
         yield Pass(assets & DRIFT, behind, "catch-up" if trigger == "arrival" else trigger)
+
+
+def _newest_window(version: ModelVersion, partitions: Sequence[str]) -> list[str]:
+    """Those that have landed of the newest partition that has, and of the longest window that ends with it."""
+    now = version.clock()
+
+    def landed(partition: str) -> bool:
+        return landing(version, partition).settled(now)
+
+    newest = next(filter(landed, reversed(partitions)), None)
+    if newest is None:
+        return []
+    return [*filter(landed, version.calendar.previous(newest, look_back(version))[:-1]), newest]

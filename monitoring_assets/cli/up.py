@@ -8,9 +8,11 @@ import http.client
 import importlib.util
 import json
 import os
+import signal
 import socket
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,8 @@ from resources.settings import Settings
 START_LIMIT_S = 180.0
 RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 """A process that dies more often than that is not brought back."""
+PING_EVERY_S = 5.0
+CODE_SERVER = "code-server-"
 LOCK_FILE, WORKSPACE_FILE = "up.lock", "workspace.yaml"
 _READY = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
     ... on PythonError { message errorChain { error { message } } } } } } } }"""
@@ -56,7 +60,7 @@ def command(settings: Settings, host: str, port: int) -> int:
             _start(children, settings, Path(sockets), host, port, signals)
             click.secho(f"Scorewatch is up: {url}", fg="green")
             click.echo(f"  logs: {settings.home / 'logs'}\n  stop: Ctrl-C")
-            _keep_up(children, signals)
+            _keep_up(children, settings.home / WORKSPACE_FILE, signals)
             click.echo("stopping …", err=True)
     return 0
 
@@ -81,7 +85,7 @@ def _start(children: Children, settings: Settings, sockets: Path, host: str, por
     workspace.write_text(yaml.safe_dump({"load_from": servers}))
     for name, (module, shard) in locations.items():
         where = ("--socket", str(paths[name]), "--location-name", name, "--module-name", module)
-        children.start(f"code-server-{name}", "dagster", "code-server", "start", *where, SCOREWATCH_SHARD=str(shard))
+        children.start(f"{CODE_SERVER}{name}", "dagster", "code-server", "start", *where, SCOREWATCH_SHARD=str(shard))
     wait(lambda: all(path.exists() for path in paths.values()))
     children.start("daemon", "dagster._daemon", "run", "--workspace", str(workspace))
     serve = ("--host", host, "--port", str(port), "--workspace", str(workspace))
@@ -109,18 +113,46 @@ def _prepare(settings: Settings) -> None:
         publish_states(instance, Refresher(settings, utc_now).look().fleet, settings.shards)
 
 
-def _keep_up(children: Children, signals: StopSignals) -> None:
+def _keep_up(children: Children, workspace: Path, signals: StopSignals) -> None:
     """Until a signal asks to stop, start again what ends by itself; raises InfrastructureError when that is no help."""
-    ends: list[float] = []
+    ends: dict[str, list[float]] = defaultdict(list)
+    health = _Health(children, workspace)
     while not signals.asked:
+        health.check()
         if (child := children.ended()) is not None:
-            ends = [each for each in ends if each > time.monotonic() - RESTARTS_WITHIN_S] + [time.monotonic()]
-            if len(ends) > RESTARTS:
+            now = time.monotonic()
+            ends[child.name] = [each for each in ends[child.name] if each > now - RESTARTS_WITHIN_S] + [now]
+            if len(ends[child.name]) > RESTARTS:
                 raise _ended(child)
             click.echo(f"the {child.name} ended (exit code {child.process.returncode}); starting it again …", err=True)
             children.start_again(child)
         children.orphaned()
         time.sleep(POLL_S)
+
+
+class _Health:
+    """Ends code servers that have lost the process which serves their code: Dagster does not bring that back (1.13)."""
+
+    def __init__(self, children: Children, workspace: Path) -> None:
+        from monitoring_assets.sensors.reloading import Servers
+
+        self._children, self._servers = children, Servers(workspace)
+        self._answered: set[int] = set()
+        self._asked = time.monotonic()
+
+    def check(self) -> None:
+        """Ask them from time to time. One that has not answered yet is still starting."""
+        if time.monotonic() < self._asked + PING_EVERY_S:
+            return
+        dead = self._servers.dead()
+        for child in self._children.started:
+            if not child.name.startswith(CODE_SERVER):
+                continue
+            if child.name.removeprefix(CODE_SERVER) not in dead:
+                self._answered.add(child.process.pid)
+            elif child.process.pid in self._answered:
+                child.signal_group(signal.SIGKILL)
+        self._asked = time.monotonic()
 
 
 def _ended(child: Child) -> InfrastructureError:

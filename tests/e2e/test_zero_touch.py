@@ -1,0 +1,266 @@
+"""Nobody touches anything: what is put into the registry and the lake is monitored, on S3 and through kills."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+import yaml
+
+from monitoring_assets.results import Result
+from resources.object_store import ObjectStore, open_store
+
+LANDED_DAYS = 35
+VERSIONS = 20
+
+
+def applications(seed: int, rows: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    income = np.exp(rng.normal(7, 0.5, rows))
+    buffer = io.BytesIO()
+    pl.DataFrame(
+        {
+            "application_id": [f"{seed}-{row}" for row in range(rows)],
+            "income": income,
+            "region": rng.choice(["north", "south", "east"], rows),
+            "score": 1 / (1 + income / 1000),
+        }
+    ).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def manifest(model: str, lake: str, **changes: Any) -> bytes:
+    document = {
+        "apiVersion": "scorewatch/v1",
+        "model": model,
+        "version": "1.0.0",
+        "owner": "risk@lender.example",
+        "partitions": {"every": "day", "timezone": "UTC", "start": day(LANDED_DAYS)},
+        "source": {
+            "uri": f"{lake}/{{partition:%Y-%m-%d}}/*.parquet",
+            "key": "application_id",
+            "ready": "_SUCCESS",
+        },
+        "score": {"kind": "precomputed", "column": "score"},
+        "reference": {"sample": "holdout"},
+        **changes,
+    }
+    return yaml.safe_dump(document).encode()
+
+
+def day(back: int) -> date:
+    return datetime.now(UTC).date() - timedelta(days=back)
+
+
+def land(lake: ObjectStore, when: date) -> None:
+    lake.put(f"{when}/part-0.parquet", applications(when.toordinal(), 300))
+    lake.put(f"{when}/_SUCCESS", b"")
+
+
+class World:
+    """Store, registry and lake of a machine."""
+
+    def __init__(self, machine: Any, store: str, registry: str, lake: str, endpoint: str | None = None) -> None:
+        self.machine, self.lake_uri = machine, lake
+        self.store, self.registry, self.lake = (
+            open_store(uri, s3_endpoint=endpoint) for uri in (store, registry, lake)
+        )
+        self.environ = {"SCOREWATCH_STORE": store, "SCOREWATCH_REGISTRY": registry, "SCOREWATCH_ALLOWED_SOURCES": lake}
+        if endpoint:
+            self.environ["SCOREWATCH_S3_ENDPOINT"] = endpoint
+        for back in range(LANDED_DAYS, 1, -1):
+            land(self.lake, day(back))
+
+    def put(self, model: str, **changes: Any) -> None:
+        """Put a version as a data scientist's own pipeline would: the manifest last."""
+        self.registry.put(f"{model}/1.0.0/reference.parquet", applications(0, 2000))
+        self.registry.put(f"{model}/1.0.0/model.yaml", manifest(model, self.lake_uri, **changes))
+
+    def results(self, model: str, kind: str) -> list[Result]:
+        """Every attempt of a kind, by partition."""
+        keys = [each.key for each in self.store.list(f"results/{model}/1.0.0/") if each.key.split("/")[4] == kind]
+        return [Result.model_validate_json(self.store.get(key).data) for key in keys]
+
+    def judged(self, model: str) -> set[str]:
+        """Partitions whose psi is stored."""
+        return set(self.store.list_folders(f"data/psi/{model}/1.0.0"))
+
+
+@pytest.fixture
+def s3_world(new_machine: Callable[[], Any], s3_server: Any, new_bucket: Callable[[], str]) -> World:
+    store, registry, lake = (f"s3://{new_bucket()}" for _ in range(3))
+    return World(new_machine(), f"{store}/scorewatch", registry, f"{lake}/applications", s3_server.endpoint)
+
+
+@pytest.fixture
+def local_world(new_machine: Callable[[], Any], tmp_path: Path) -> World:
+    return World(new_machine(), *(f"file://{tmp_path}/{name}" for name in ("store", "registry", "lake")))
+
+
+@pytest.fixture
+def running(start_stack: Callable[..., Any]) -> Iterator[Callable[[World], Any]]:
+    """Starts a stack on a world; it is stopped at the end, and must stop cleanly."""
+    stacks = []
+
+    def start(world: World) -> Any:
+        stacks.append(start_stack(world.machine, **world.environ))
+        return stacks[-1]
+
+    yield start
+    for stack in stacks:
+        stack.process.family()
+        stack.process.popen.terminate()
+        code, _, err = stack.process.finish(90)
+        assert code == 0, err
+        assert stack.process.alive() == []
+
+
+def registry_check(stack: Any) -> dict[str, Any] | None:
+    """The newest evaluation of the registry's check, as Dagit shows it."""
+    found = stack.ask(
+        """query($k: AssetKeyInput!) { assetCheckExecutions(assetKey: $k, checkName: "all_versions_monitored",
+             limit: 1) { status evaluation { description metadataEntries { label
+               ... on TableMetadataEntry { table { records } } } } } }""",
+        k={"path": ["registry"]},
+    )["assetCheckExecutions"]
+    return found[0] if found else None
+
+
+def test_a_version_is_onboarded_monitored_and_retired_with_nobody_touching_anything(
+    s3_world: World, running: Callable[[World], Any], eventually: Callable[..., Any], record_property: Any
+) -> None:
+    stack = running(s3_world)
+
+    begun = time.monotonic()
+    s3_world.put("ke-loan")
+    eventually(lambda: s3_world.judged("ke-loan"), "the first psi partition")
+    record_property("put_to_first_psi_s", round(time.monotonic() - begun, 1))
+    assert s3_world.judged("ke-loan") >= {str(day(2))}, "the newest one comes first"
+    assert "ke_loan__1_0_0" in stack.groups()
+    eventually(
+        lambda: s3_world.judged("ke-loan") == {str(day(back)) for back in range(2, LANDED_DAYS + 1)},
+        "all of its history",
+        limit=90,
+    )
+    assert not any(result.live for result in s3_world.results("ke-loan", "psi")), "the past pages nobody"
+    first, *_ = [result for result in s3_world.results("ke-loan", "psi") if result.partition == str(day(2))]
+    assert len([each for each in first.inputs if each.asset == "distribution"]) == 28, "with its longest window"
+
+    land(s3_world.lake, day(1))
+    eventually(lambda: str(day(1)) in s3_world.judged("ke-loan"), "the partition that landed")
+    [arrived] = [result for result in s3_world.results("ke-loan", "psi") if result.partition == str(day(1))]
+    assert (arrived.trigger, arrived.live) == ("arrival", True)
+
+    s3_world.put("zm-payroll", tier=9)
+    bad = eventually(lambda: (found := registry_check(stack)) and found["status"] == "FAILED" and found, "a quarantine")
+    [record] = [entry for entry in bad["evaluation"]["metadataEntries"] if entry["label"] == "kept back because"]
+    row = json.loads(record["table"]["records"][0])
+    assert (row["model"], row["stage"]) == ("zm-payroll", "manifest")
+    assert "zm-payroll/1.0.0/model.yaml: tier" in row["reason"]
+    [kept_back] = s3_world.results("zm-payroll", "pipeline")
+    assert (kept_back.status, kept_back.live) == ("quarantined", True)
+    code, out, err = s3_world.machine.run("status", "--json", **s3_world.environ)
+    assert code == 0, err
+    assert "zm-payroll/1.0.0/model.yaml: tier" in out
+
+    s3_world.put("zm-payroll")
+    eventually(lambda: s3_world.judged("zm-payroll"), "the corrected version's first psi partition")
+    assert registry_check(stack)["status"] == "SUCCEEDED"
+    assert [each.status for each in s3_world.results("zm-payroll", "pipeline")] == ["quarantined", "ok"]
+
+    s3_world.put("ke-loan", status="retired")
+    eventually(lambda: "ke_loan__1_0_0" not in stack.groups(), "the retired version's group is gone")
+    assert "zm_payroll__1_0_0" in stack.groups()
+    assert str(day(1)) in s3_world.judged("ke-loan"), "its history stays"
+
+
+def test_a_version_whose_reference_is_bad_is_kept_back_until_it_is_replaced(
+    local_world: World, running: Callable[[World], Any], eventually: Callable[..., Any]
+) -> None:
+    stack = running(local_world)
+    local_world.registry.put("ke-loan/1.0.0/reference.parquet", b"no parquet")
+    local_world.registry.put("ke-loan/1.0.0/model.yaml", manifest("ke-loan", local_world.lake_uri))
+    bad = eventually(lambda: (found := registry_check(stack)) and found["status"] == "FAILED" and found, "a quarantine")
+    assert bad["evaluation"]["description"] == "kept back: ke-loan 1.0.0"
+    [kept_back] = local_world.results("ke-loan", "pipeline")
+    assert (kept_back.status, kept_back.asset) == ("quarantined", "reference")
+    assert "reference.parquet" in kept_back.reason
+    local_world.registry.put("ke-loan/1.0.0/reference.parquet", applications(0, 2000))
+    eventually(lambda: local_world.judged("ke-loan"), "the first psi partition")
+    eventually(lambda: registry_check(stack)["status"] == "SUCCEEDED", "the check passes")
+
+
+def test_twenty_versions_are_onboarded_once_each_whatever_is_killed_meanwhile(
+    local_world: World, running: Callable[[World], Any], eventually: Callable[..., Any]
+) -> None:
+    stack = running(local_world)
+    models = [f"model-{number:02d}" for number in range(VERSIONS)]
+    for model in models:
+        local_world.put(model)
+    rng = random.Random(20261123)  # noqa: S311
+    killed: Counter[str] = Counter()
+
+    def all_kinds_twice() -> bool:
+        kill_one(stack, rng, killed)
+        pause = time.monotonic() + rng.uniform(0, 3)
+        eventually(lambda: time.monotonic() > pause, "the next kill")
+        return all(killed[kind] >= 2 for kind in KINDS)
+
+    eventually(all_kinds_twice, f"every kind killed twice: {killed}", limit=150)
+    newest = str(day(2))
+    eventually(
+        lambda: all(newest in local_world.judged(model) for model in models), f"all onboarded after {killed}", limit=300
+    )
+    runs = eventually(lambda: onboardings(stack), "every onboarding run ended", limit=60)
+    for model in models:
+        assert len(list(local_world.store.list(f"reference/{model}/1.0.0/"))) == 1
+        own = Counter(run["status"] for run in runs if run["scorewatch/work"].startswith(f"onboarding/{model}/"))
+        assert own["SUCCESS"] == 1, own
+        results = [each for each in local_world.results(model, "psi") if each.partition == newest]
+        assert len({each.digest for each in results}) == len(results), "the same finding is written once"
+
+
+def kill_one(stack: Any, rng: random.Random, killed: Counter[str]) -> None:
+    """Send SIGKILL to one process of the stack, chosen at random among the kinds that run."""
+    kinds: dict[str, list[psutil.Process]] = {}
+    for each in stack.process.family().values():
+        try:
+            line = " ".join(each.cmdline())
+            kind = next((name for name, word in KINDS.items() if word in line), None)
+            if kind is not None and each.is_running() and each.status() != psutil.STATUS_ZOMBIE:
+                kinds.setdefault(kind, []).append(each)
+        except psutil.NoSuchProcess:
+            continue
+    # Rarely what can be killed only when work is done: it would never get to that.
+    kind = rng.choice([*kinds, *(["run"] * 3 if "run" in kinds else []), *[""] * 2])
+    if kind and killed[kind] < KILLS:
+        rng.choice(kinds[kind]).kill()
+        killed[kind] += 1
+
+
+KILLS = 2
+KINDS = {
+    "run": "execute_run",
+    "daemon": "dagster._daemon",
+    "control": "definitions.control",
+    "models": "definitions.models",
+}
+
+
+def onboardings(stack: Any) -> list[dict[str, str]] | None:
+    """Status and work of every onboarding run, once none is unfinished."""
+    found = stack.ask("{ runsOrError(limit: 1000) { ... on Runs { results { status tags { key value } } } } }")
+    named = ({tag["key"]: tag["value"] for tag in run["tags"]} | run for run in found["runsOrError"]["results"])
+    runs = [run for run in named if run.get("scorewatch/trigger") == "onboarding"]
+    return runs if all(run["status"] in ("SUCCESS", "FAILURE", "CANCELED") for run in runs) else None
