@@ -17,7 +17,7 @@ from monitoring_assets.arrivals.watched import Watched
 from monitoring_assets.fleet import THREADS, Member, Registered
 from monitoring_assets.partitions import PartitionCalendar
 from monitoring_assets.quarantine import kept_back
-from monitoring_assets.results import SEVERITY, Metric, Result, Status
+from monitoring_assets.results import SEVERITY, Kind, Metric, Result, Status
 from monitoring_assets.version import CHECKS, CSI, PSI, Clock, DeployedVersion
 from resources.errors import BadInput
 from resources.settings import Settings
@@ -57,8 +57,8 @@ class VersionStatus(BaseModel):
 
     ``partition`` is the newest one with live results, or, where ``live`` is false, the newest that was judged at all;
     ``ended_at`` is its end and ``age_s`` the seconds since then. ``overdue``: the data of the partition after the
-    newest judged one should be there by now. ``reason`` says why the state is what it is, ``problem`` what is wrong
-    with a newer manifest that is not used because of it.
+    newest judged one should be there by now. ``kind`` is the check that decided the state and ``reason`` what it found;
+    ``problem`` says what is wrong with a newer manifest that is not used because of it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,6 +72,7 @@ class VersionStatus(BaseModel):
     age_s: int | None = None
     overdue: bool = False
     worst: Worst | None = None
+    kind: Kind | None = None
     reason: str = ""
     problem: str = ""
 
@@ -127,6 +128,7 @@ def _of_results(
         age_s=(now - ended_at) // timedelta(seconds=1),
         overdue=now >= watched.deadline(awaited),
         worst=_worst(results),
+        kind=gravest.kind,
         reason=gravest.reason,
     )
 

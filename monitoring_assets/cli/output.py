@@ -14,7 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-STYLES = {"ok": "green", "warn": "yellow", "breach": "red", "insufficient_data": "dim", "error": "red"}
+STYLES = {
+    "ok": "green",
+    "warn": "yellow",
+    "breach": "red",
+    "error": "red",
+    "quarantined": "red",
+    "stale": "magenta",
+    "onboarding": "cyan",
+    "insufficient_data": "dim",
+    "retired": "dim",
+}
 
 
 def echo_json(value: Any) -> None:
@@ -23,13 +33,18 @@ def echo_json(value: Any) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output; cells are plain text, never markup (names come from other people's data)."""
+    """A table on standard output; cells are plain text (names come from other people's data)."""
     built = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
         built.add_column(column, overflow="fold")
     for row in rows:
-        built.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        built.add_row(*(Text(plain(cell), style=STYLES.get(cell, "")) for cell in row))
     Console().print(built)
+
+
+def plain(text: str) -> str:
+    """Without what a terminal would act upon."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ def command(settings: Settings, folder: Path, as_json: bool) -> None:
     """Deploy the model version in FOLDER: validate, upload artefact and reference, and the manifest last.
 
     The manifest's presence is the deployment. A version is never overwritten: registering the same bytes again does
-    nothing, other bytes under the same version are refused.
+    nothing, other bytes under the same version are refused. Where `scorewatch up` runs, the version's group, its
+    reference and its first partitions follow by themselves; `scorewatch status` shows them.
     """
     from monitoring_assets.deployment import register
 
@@ -31,4 +32,7 @@ def command(settings: Settings, folder: Path, as_json: bool) -> None:
         click.secho(f"registered {manifest.model} {manifest.version} in {settings.registry_uri}", fg="green")
     else:
         click.echo(f"{manifest.model} {manifest.version} is registered already, with these same files")
-    click.echo(f"  next: scorewatch backfill {manifest.model} {manifest.version}")
+    click.echo(
+        "  where `scorewatch up` runs, it is onboarded and monitored by itself; without it: "
+        f"scorewatch backfill {manifest.model} {manifest.version}"
+    )

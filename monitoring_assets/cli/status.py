@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from monitoring_assets.cli.output import echo_json, error_console, table
+from monitoring_assets.cli.output import echo_json, error_console, plain, table
 from resources.errors import BadInput
 from resources.settings import Settings
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUIET_S = 2.0
 """Progress is shown of what takes longer."""
-COLUMNS = ("version", "state", "partition", "worst column", "net PSI", "age", "why")
+COLUMNS = ("version", "state", "partition", "worst column", "net PSI", "age")
 
 
 @click.command("status")
@@ -73,7 +73,10 @@ def _of_model(registered: Sequence[Registered], model: str | None) -> Sequence[R
     if not found:
         models = sorted({each.model for each in registered})
         more = f" and {len(models) - 10} more" if len(models) > 10 else ""
-        raise BadInput(f"{model} is not in the registry. It has the models {', '.join(models[:10])}{more}.")
+        raise BadInput(
+            f"No version of {model} was found in the registry when it was last looked at. "
+            f"It has the models {', '.join(models[:10])}{more}."
+        )
     return found
 
 
@@ -85,13 +88,16 @@ def _nothing(settings: Settings) -> str:
 
 def _print(found: Sequence[VersionStatus]) -> None:
     states = Counter(each.state for each in found)
-    title = f"{len(found)} version{'s' if len(found) > 1 else ''}: {', '.join(f'{count} {state}' for state, count in states.items())}"
-    table(title, COLUMNS, [[_plain(cell) for cell in _row(each)] for each in found])
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    title = f"{len(found)} version{'s' if len(found) > 1 else ''}: {counts}"
+    table(title, COLUMNS, [_row(each) for each in found])
+    for each in found:
+        for line in _explained(each):
+            click.echo(plain(line).replace("\n", "\n  "))
 
 
 def _row(each: VersionStatus) -> list[str]:
     worst = each.worst
-    unused = f"its newest manifest is not used: {each.problem}" if each.problem else ""
     return [
         f"{each.model} {each.version}",
         each.state,
@@ -99,16 +105,19 @@ def _row(each: VersionStatus) -> list[str]:
         worst.column if worst else "",
         "" if worst is None or worst.net_psi is None else f"{worst.net_psi:.3f}",
         ("" if each.age_s is None else _age(each.age_s)) + (", overdue" if each.overdue else ""),
-        "\n".join(filter(None, (each.reason, unused))),
     ]
+
+
+def _explained(each: VersionStatus) -> Iterator[str]:
+    """What the version's row does not say; of drift, it names the worst column."""
+    name = f"{each.model} {each.version}"
+    if each.reason and not (each.kind in ("psi", "csi") and each.state in ("warn", "breach")):
+        yield f"{name}: {each.state}: {each.reason}"
+    if each.problem:
+        yield f"{name}: its newest manifest is not used: {each.problem}"
 
 
 def _age(seconds: int) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min"
     return f"{seconds // 3600} h" if seconds < 48 * 3600 else f"{seconds // 86400} d"
-
-
-def _plain(text: str) -> str:
-    """Without what a terminal would act upon: names and reasons come from other people's data."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
