@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monitoring_assets.assets import judging, quality
-from monitoring_assets.assets.drift import look_back
+from monitoring_assets.assets.drift_inputs import look_back
 from monitoring_assets.assets.history import Distributions
 from monitoring_assets.expectations.docs import build_docs
 from monitoring_assets.expectations.suite import build_suite

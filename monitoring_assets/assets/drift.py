@@ -6,23 +6,24 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from monitoring_assets.assets.drift_inputs import Drift, input_digest, look_back
 from monitoring_assets.assets.history import Distributions, History
 from monitoring_assets.assets.judging import judge_population, thresholds
 from monitoring_assets.assets.outcome import Outcome, skipped
 from monitoring_assets.assets.window_metrics import WindowMetrics
-from monitoring_assets.datasets import Current, content_digest, data_file, publish, read_current
+from monitoring_assets.datasets import Current, data_file, publish, read_current
 from monitoring_assets.partitions import windows_for
 from monitoring_assets.results import Input, Metric
 from monitoring_assets.stability.profile import WHOLE, ColumnProfile, SegmentKey
 from monitoring_assets.stability.psi import merge_bins
 from monitoring_assets.stability.significance import alpha, no_drift_band
 from monitoring_assets.stability.windows import Column, WindowVerdicts, judge
-from monitoring_assets.version import CODE_VERSIONS, DISTRIBUTION, PSI, ModelVersion
+from monitoring_assets.version import DISTRIBUTION, PSI, ModelVersion
 
 MAX_PLOTTED = 20
 TABLE_FIELDS = {
@@ -35,13 +36,6 @@ TABLE_FIELDS = {
     "level": "level",
 }
 TABLE_TYPES = {"column": pl.String, "segment": pl.String, "value": pl.String, "window": pl.Int32}
-
-Drift = Literal["psi", "csi"]
-
-
-def look_back(version: ModelVersion) -> int:
-    """Partitions in the longest window."""
-    return max(windows_for(version.manifest.partitions.every))
 
 
 def monitored(version: ModelVersion, kind: Drift) -> tuple[ColumnProfile, ...]:
@@ -150,25 +144,6 @@ def _inputs(version: ModelVersion, history: History, position: int, distribution
         if (current := distributions.current(partition)) is not None
     ]
     return (*used, Input(asset="reference", partition=None, digest=version.reference_digest))
-
-
-def input_digest(kind: Drift, inputs: Sequence[Input]) -> str:
-    """Digest of what a partition of psi or csi is made from; thresholds are not in it, they change no number."""
-    return content_digest([kind, CODE_VERSIONS[kind], *([each.asset, each.partition, each.digest] for each in inputs)])
-
-
-def expected_digest(version: ModelVersion, kind: Drift, partition: str, distributions: Distributions) -> str | None:
-    """The input digest that a partition would have now; None when it has no distribution."""
-    if distributions.current(partition) is None:
-        return None
-    window = version.calendar.previous(partition, look_back(version))
-    used = [
-        Input(asset=DISTRIBUTION, partition=each, digest=current.digest)
-        for each in window
-        if (current := distributions.current(each)) is not None
-    ]
-    reference = Input(asset="reference", partition=None, digest=version.reference_digest)
-    return input_digest(kind, (*used, reference))
 
 
 def _store(

@@ -1,0 +1,127 @@
+"""Runs as processes of this machine: which one builds what, how it is ended, and how its death is noticed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.launcher import LaunchRunContext, WorkerStatus
+
+from monitoring_assets import launcher as module
+from monitoring_assets.instance import HOST_TAG, PROCESS_TAG, open_instance, process_tags
+from monitoring_assets.launcher import ProcessRunLauncher, only
+from resources.settings import Settings
+
+WAITS = "import signal, sys; print('up', flush=True); signal.pause()"
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    with open_instance(Settings.from_environment({"SCOREWATCH_HOME": str(tmp_path)}, tmp_path)) as found:
+        yield found
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[str]]:
+    """A process that waits for a signal."""
+    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "up\n"
+        yield child
+        child.kill()
+
+
+def a_run(instance: dg.DagsterInstance, *keys: str, **tags: str) -> dg.DagsterRun:
+    @dg.job
+    def nothing() -> None: ...
+
+    run = instance.create_run_for_job(nothing, tags=tags)
+    return run._replace(asset_selection=frozenset(dg.AssetKey(key.split("/")) for key in keys))
+
+
+def test_an_instance_of_ours_launches_runs_as_processes_and_watches_them(instance: dg.DagsterInstance) -> None:
+    assert isinstance(instance.run_launcher, ProcessRunLauncher)
+    assert instance.run_monitoring_enabled
+    assert not instance.telemetry_enabled
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (["ke/1/psi", "ke/1/csi", "ke/1/reference"], "ke/1"),
+        (["ke/1/psi", "ke/2/psi"], ""),
+        (["registry"], ""),
+        ([], ""),
+    ],
+)
+def test_a_run_about_one_version_builds_its_group_only(
+    instance: dg.DagsterInstance, keys: list[str], expected: str
+) -> None:
+    assert only(a_run(instance, *keys)) == expected
+
+
+def test_a_run_is_launched_by_this_python_with_its_version_and_tagged_with_its_process(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, process: Any
+) -> None:
+    launched: list[Any] = []
+
+    def popen(command: list[str], **options: Any) -> Any:
+        launched.append((command, options["env"]["SCOREWATCH_ONLY"]))
+        return process
+
+    monkeypatch.setattr(module.subprocess, "Popen", popen)
+    monkeypatch.setattr(module, "ExecuteRunArgs", _Arguments)
+    run = a_run(instance, "ke/1/psi")
+    instance.run_launcher.launch_run(LaunchRunContext(run, None))
+    assert launched == [([sys.executable, "-m", "dagster", "api", "execute_run", run.run_id], "ke/1")]
+    assert instance.get_run_by_id(run.run_id).tags.items() >= process_tags(process.pid).items()
+
+
+class _Arguments:
+    def __init__(self, *, run_id: str, **_: Any) -> None:
+        self._run_id = run_id
+
+    def get_command_args(self) -> list[str]:
+        return ["dagster", "api", "execute_run", self._run_id]
+
+
+def test_a_run_whose_process_lives_is_well_and_one_that_was_killed_has_failed(
+    instance: dg.DagsterInstance, process: Any
+) -> None:
+    run = a_run(instance, **process_tags(process.pid))
+    launcher = instance.run_launcher
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    process.kill()
+    process.wait()
+    found = launcher.check_run_worker_health(run)
+    assert (found.status, found.msg) == (WorkerStatus.FAILED, "Its process ended without a word: it was killed.")
+
+
+@pytest.mark.parametrize("tags", [{}, {HOST_TAG: "another machine", PROCESS_TAG: "1"}])
+def test_a_run_of_another_machine_is_not_for_this_one_to_judge(
+    instance: dg.DagsterInstance, tags: dict[str, str]
+) -> None:
+    run = a_run(instance, **tags)
+    assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    assert not instance.run_launcher.terminate(run.run_id)
+
+
+def test_a_run_that_is_terminated_gets_a_signal_and_is_canceling(instance: dg.DagsterInstance, process: Any) -> None:
+    run = a_run(instance, **process_tags(process.pid))
+    instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name), run_id=run.run_id)
+    assert instance.run_launcher.terminate(run.run_id)
+    assert process.wait(timeout=30) == -15
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELING
+
+
+def test_a_run_that_has_ended_is_not_terminated(instance: dg.DagsterInstance, process: Any) -> None:
+    run = a_run(instance, **process_tags(process.pid))
+    instance.report_run_failed(run)
+    assert not instance.run_launcher.terminate(run.run_id)
+    assert not instance.run_launcher.terminate("no such run")
+    assert process.poll() is None
