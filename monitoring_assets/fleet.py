@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,14 +14,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from monitoring_assets import layout
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.manifest import Manifest, mutable_changes
+from monitoring_assets.manifest_yaml import refuse_large
 from monitoring_assets.onboarding import deployed_files, deployed_manifest, pin
-from resources.errors import BadInput, ScorewatchError
+from monitoring_assets.problems import shown
+from resources.errors import BadInput, InfrastructureError, ScorewatchError
 from resources.object_store import ObjectInfo, ObjectStore
 from resources.settings import Settings
 
 READS = 500
 """Manifests read in one scan: what a tick has time for. A scan that leaves some says so."""
 THREADS = 8
+PROBLEM_LIMIT = 4_000
+"""Characters of a problem; whoever wants to see more has it checked by `scorewatch register`."""
+
+Name = tuple[str, str]
+"""Model and version, as their folders are called."""
 
 
 class Member(BaseModel):
@@ -54,6 +61,11 @@ class Registered(BaseModel):
     member: Member | None = None
     problem: str = ""
 
+    @property
+    def name(self) -> Name:
+        """Model and version."""
+        return self.model, self.version
+
 
 class Fleet(BaseModel):
     """All of them, in the order of their names."""
@@ -69,15 +81,16 @@ class Fleet(BaseModel):
             if each.member is not None and each.member.manifest.status == "active":
                 yield each.member
 
+    def split(self, shards: int) -> list[Shard]:
+        """The active versions of every code location, by its number."""
+        found: list[list[Member]] = [[] for _ in range(shards)]
+        for member in self.members:
+            found[shard_of(member.manifest.model, member.manifest.version, shards)].append(member)
+        return [Shard(members=tuple(members)) for members in found]
+
     def shard(self, number: int, shards: int) -> Shard:
         """The active versions of one of the code locations."""
-        return Shard(
-            members=tuple(
-                member
-                for member in self.members
-                if shard_of(member.manifest.model, member.manifest.version, shards) == number
-            )
-        )
+        return self.split(shards)[number]
 
 
 class Shard(BaseModel):
@@ -118,64 +131,68 @@ class FleetFile:
 
     def write(self, fleet: Fleet) -> None:
         """Replace it. Two writers do no harm: the next scan of either finds the same."""
-        self._store.put(layout.FLEET, fleet.model_dump_json(by_alias=True, exclude_defaults=True).encode())
+        # Not exclude_defaults: what a policy states is not left to the fleet, even where it states a default.
+        self._store.put(layout.FLEET, fleet.model_dump_json(by_alias=True, exclude_unset=True).encode())
         info = self._store.head(layout.FLEET)
         self._fingerprint, self._fleet = info.fingerprint if info else None, fleet
 
 
 @dataclass(frozen=True)
 class Scan:
-    """The fleet now; ``left`` counts the changed manifests that are still to be read."""
+    """The fleet now; ``left`` are the versions whose manifests are still to be read."""
 
     fleet: Fleet
-    left: int
+    left: frozenset[Name]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no version is missing because nobody had the time to read its manifest."""
+        return self.left <= {each.name for each in self.fleet.registered}
 
 
 @dataclass(frozen=True)
 class _Folder:
-    model: str
-    version: str
+    name: Name
     manifest: ObjectInfo
     files: str
 
 
-def scan(settings: Settings, known: Fleet, *, doubtful: bool = False) -> Scan:
-    """List the registry, and read the manifests that are not the ones known; ``doubtful`` ones with problems again.
+def scan(settings: Settings, known: Fleet, *, again: Collection[Name] = ()) -> Scan:
+    """List the registry, and read the manifests that are not the ones known, and those of the versions ``again``.
 
     One bad manifest hides no other: it is a problem of its version, which goes on with its newest good manifest. A
     folder without a manifest is not deployed yet. Good manifests are pinned. Raises InfrastructureError when the
     registry cannot be listed.
     """
     registry, store = settings.open_registry(), settings.open_store()
-    before = {(each.model, each.version): each for each in known.registered}
+    before = {each.name: each for each in known.registered}
     folders = list(_folders(registry))
-    changed = [folder for folder in folders if _changed(folder, before, doubtful=doubtful)]
+    wanted = _wanted(folders, before, again)
     with ThreadPoolExecutor(THREADS) as threads:
         read = threads.map(
-            lambda folder: _read(folder, before.get((folder.model, folder.version)), registry, store, settings),
-            changed[:READS],
+            lambda folder: _read(folder, before.get(folder.name), registry, store, settings), wanted[:READS]
         )
-        fresh = {(each.model, each.version): each for each in read}
+        fresh = {each.name: each for each in read}
     found = []
     for folder in folders:
-        entry = fresh.get((folder.model, folder.version)) or before.get((folder.model, folder.version))
+        entry = fresh.get(folder.name) or before.get(folder.name)
         if entry is not None:
             found.append(_with_files(entry, folder.files))
-    return Scan(Fleet(registered=tuple(found)), max(0, len(changed) - READS))
+    return Scan(Fleet(registered=tuple(found)), frozenset(folder.name for folder in wanted[READS:]))
 
 
 def _folders(registry: ObjectStore) -> Iterator[_Folder]:
     """The deployed folders; one listing of the registry, whose keys come in order."""
-    for (model, version), infos in _by_folder(registry.list("")):
+    for name, infos in _by_folder(registry.list("")):
         manifest = infos.get(layout.MANIFEST_FILE)
         if manifest is not None:
-            files = content_digest([[name, info.fingerprint] for name, info in sorted(infos.items())])
-            yield _Folder(model, version, manifest, files)
+            files = content_digest([[file, info.fingerprint] for file, info in sorted(infos.items())])
+            yield _Folder(name, manifest, files)
 
 
-def _by_folder(infos: Iterable[ObjectInfo]) -> Iterator[tuple[tuple[str, str], dict[str, ObjectInfo]]]:
+def _by_folder(infos: Iterable[ObjectInfo]) -> Iterator[tuple[Name, dict[str, ObjectInfo]]]:
     # Not groupby: "a-b/…" sorts between "a/…" of one store and not of another.
-    folders: dict[tuple[str, str], dict[str, ObjectInfo]] = {}
+    folders: dict[Name, dict[str, ObjectInfo]] = {}
     for info in infos:
         model, _, rest = info.key.partition("/")
         version, _, name = rest.partition("/")
@@ -184,11 +201,16 @@ def _by_folder(infos: Iterable[ObjectInfo]) -> Iterator[tuple[tuple[str, str], d
     yield from sorted(folders.items())
 
 
-def _changed(folder: _Folder, before: dict[tuple[str, str], Registered], *, doubtful: bool) -> bool:
-    known = before.get((folder.model, folder.version))
-    if known is None or known.fingerprint != folder.manifest.fingerprint:
-        return True
-    return doubtful and bool(known.problem)
+def _wanted(folders: Iterable[_Folder], before: dict[Name, Registered], again: Collection[Name]) -> list[_Folder]:
+    """The folders whose manifest is to be read; first the new ones, because what failed once may do so for ever."""
+    new, once_more = [], []
+    for folder in folders:
+        known = before.get(folder.name)
+        if known is None or known.fingerprint not in ("", folder.manifest.fingerprint):
+            new.append(folder)
+        elif not known.fingerprint or folder.name in again:
+            once_more.append(folder)
+    return new + once_more
 
 
 def _read(
@@ -196,37 +218,54 @@ def _read(
 ) -> Registered:
     """The version as its manifest says now, or with the problem that its manifest has."""
     last = known.member if known else None
-    files = deployed_files(registry, folder.model, folder.version)
+    model, version = folder.name
+    files = deployed_files(registry, model, version)
     where = files.where(layout.MANIFEST_FILE)
     entry = Registered(
-        model=folder.model,
-        version=folder.version,
+        model=model,
+        version=version,
         fingerprint=folder.manifest.fingerprint,
         files=folder.files,
-        member=last,
+        member=last and last.model_copy(update={"files": folder.files}),
     )
     try:
+        refuse_large(folder.manifest.size, where=where)
         blob = files.get(layout.MANIFEST_FILE)
         if blob is None:
-            raise BadInput(f"{where} was removed while it was read.")
-        manifest = deployed_manifest(blob.data, where, folder.model, folder.version, settings)
+            # The same bytes, put there again, would have the fingerprint of before.
+            raise InfrastructureError(f"{where} was removed while it was read.")
+        manifest = deployed_manifest(blob.data, where, model, version, settings)
         if last is not None:
-            mutable_changes(last.manifest, manifest)
+            _check_changes(last.manifest, manifest, where)
         digest = pin(store, blob.data)
     except BadInput as error:
-        return entry.model_copy(update={"problem": str(error)})
+        return entry.model_copy(update={"problem": _short(str(error), where)})
     except ScorewatchError as error:
         # No fingerprint: it is read again the next time, and keeps nobody else waiting.
-        return entry.model_copy(update={"problem": str(error), "fingerprint": ""})
+        return entry.model_copy(update={"problem": _short(str(error), where), "fingerprint": ""})
     except Exception as error:
         # A bug of ours, on one manifest out of thousands: the others must not pay for it.
         logging.getLogger(__name__).exception("reading %s", where)
         return entry.model_copy(
-            update={"problem": f"{where}: file: could not be checked ({error!r}); report this bug of Scorewatch"}
+            update={"problem": f"{where}: file: could not be checked ({shown(error)}); report this bug of Scorewatch"}
         )
     deployed_at = last.deployed_at if last else folder.manifest.last_modified
     member = Member(manifest=manifest, digest=digest, files=folder.files, deployed_at=deployed_at)
     return entry.model_copy(update={"member": member})
+
+
+def _check_changes(old: Manifest, new: Manifest, where: str) -> None:
+    try:
+        mutable_changes(old, new)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def _short(problem: str, where: str) -> str:
+    if len(problem) <= PROBLEM_LIMIT:
+        return problem
+    whole_lines = problem[:PROBLEM_LIMIT].rpartition("\n")[0]
+    return f"{whole_lines or problem[:PROBLEM_LIMIT]}\n{where}: file: there is more; correct this first"
 
 
 def _with_files(entry: Registered, files: str) -> Registered:

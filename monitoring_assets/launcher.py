@@ -61,6 +61,8 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
         command = [sys.executable, "-m", "dagster", *arguments.get_command_args()[1:]]
         environ = {**os.environ, "SCOREWATCH_ONLY": only(run)}
         child = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL)  # noqa: S603
+        # poll() takes leave of those that ended; they would stay as zombies.
+        self._children = {pid: each for pid, each in self._children.items() if each.poll() is None}
         self._children[child.pid] = child
         self._instance.add_run_tags(run.run_id, process_tags(child.pid))
 
@@ -91,8 +93,7 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
     def _alive(self, process: int) -> bool:
         child = self._children.get(process)
         if child is not None:
-            # poll() also takes leave of a child that ended: a zombie would look alive.
-            return child.poll() is None
+            return child.poll() is None  # os.kill() takes a zombie for alive
         return alive(process)
 
 

@@ -9,6 +9,7 @@ FLEET = "fleet/snapshot.json"
 REGISTRY_PARTITION = "registry"
 """Stands for the partition in results about a version as a whole; no calendar has a key like it."""
 DATA = "data/"
+REJUDGE = "rejudge/"
 POINTER_FILE = "current.json"
 
 _IN_DATASET = re.compile(rf"({DATA}[^/]+/[^/]+/[^/]+/[^/]+)/({re.escape(POINTER_FILE)}|[0-9a-f]{{64}}/[^/]+)")
@@ -81,6 +82,21 @@ def pending(model: str, version: str, partition: str, kind: str, attempt_number:
 def results_of(model: str, version: str) -> str:
     """Folder of everything that was found out about a version, by encoded partition."""
     return f"results/{model}/{version}"
+
+
+def rejudges(model: str, version: str) -> str:
+    """Folder of the markers of a version's partitions that later ones are to be judged again because of."""
+    return f"{REJUDGE}{model}/{version}/"
+
+
+def rejudge(model: str, version: str, partition: str) -> str:
+    """The marker that windows of later partitions may hold old data of this one: a run is at it, or was killed."""
+    return f"{rejudges(model, version)}{partition}"
+
+
+def history_done(model: str, version: str) -> str:
+    """Marker of a version that was given its history, as far as there was data."""
+    return f"fleet/history-done/{model}/{version}"
 
 
 def quarantines(stage: str) -> str:

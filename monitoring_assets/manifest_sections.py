@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from monitoring_assets import uri_template
 from monitoring_assets.manifest_types import (
@@ -96,6 +96,12 @@ class Cutoff(Part):
 
     from_: date = Field(alias="from", examples=["from: 2026-01-01"])
     value: float = Field(examples=["value: 0.12"])
+
+    @field_validator("from_", mode="before")
+    @classmethod
+    def _json_has_no_dates(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic reads them by itself everywhere but below a validator in Python, as Score's is.
+        return date.fromisoformat(value) if info.mode == "json" and isinstance(value, str) else value
 
 
 class Score(Part):

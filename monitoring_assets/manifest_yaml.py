@@ -49,6 +49,12 @@ class ManifestError(BadInput):
         super().__init__("\n".join(lines))
 
 
+def refuse_large(size: int, *, where: str) -> None:
+    """Raises `ManifestError` for a file of so many bytes. Asked before it is read, it costs no memory."""
+    if size > SIZE_LIMIT:
+        raise ManifestError(where, [_too_large(size)])
+
+
 def load(data: bytes, *, where: str) -> dict[str, Any]:
     """The mapping that a YAML document holds. Raises `ManifestError` that begins with `where` for anything else."""
     content, reader = _read(data, where)
@@ -83,10 +89,14 @@ class _RefusedError(Exception):
         self.problem = Problem(key, message, fix)
 
 
+def _too_large(size: int) -> Problem:
+    message = f"has {size} bytes, and a manifest may have {SIZE_LIMIT}"
+    return Problem("file", message, "leave features out, so that they are inferred from the reference")
+
+
 def _text(data: bytes) -> str:
     if len(data) > SIZE_LIMIT:
-        message = f"has {len(data)} bytes, and a manifest may have {SIZE_LIMIT}"
-        raise _RefusedError("file", message, "leave features out, so that they are inferred from the reference")
+        raise _RefusedError(*_too_large(len(data)))
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from monitoring_assets import layout
 from monitoring_assets.results import Input, Result, Status, write_result
@@ -14,6 +16,10 @@ from resources.object_store import ObjectStore
 Stage = Literal["manifest", "onboarding"]
 ASSETS: dict[Stage, str] = {"manifest": "manifest", "onboarding": "reference"}
 """The asset that a stage's results are about."""
+
+THREADS = 8
+LONGEST_NAME = 200
+"""Bytes. Anybody can call a folder of the registry more than a file of the store can be called."""
 
 
 class Quarantined(BaseModel):
@@ -34,34 +40,56 @@ class Quarantined(BaseModel):
 def keep_back(store: ObjectStore, found: Quarantined, clock: Clock) -> None:
     """Quarantine a version; the same finding again changes nothing."""
     _record(store, found, "quarantined", clock)
-    store.put(layout.quarantine(found.stage, found.model, found.version), found.model_dump_json().encode())
+    store.put(_key(found.stage, found.model, found.version), found.model_dump_json().encode())
 
 
 def release(store: ObjectStore, found: Quarantined, clock: Clock) -> None:
     """Let a version go on."""
     cleared = found.model_copy(update={"reason": ""})
     _record(store, cleared, "ok", clock)
-    store.delete(layout.quarantine(found.stage, found.model, found.version))
+    store.delete(_key(found.stage, found.model, found.version))
 
 
 def release_if_kept_back(store: ObjectStore, stage: Stage, model: str, version: str, clock: Clock) -> None:
     """Let a version go on, if it is kept back."""
-    blob = store.get(layout.quarantine(stage, model, version))
-    if blob is not None:
-        release(store, Quarantined.model_validate_json(blob.data), clock)
+    found = _read(store, stage, _key(stage, model, version))
+    if found is not None:
+        release(store, found, clock)
 
 
 def kept_back(store: ObjectStore, stage: Stage) -> list[Quarantined]:
     """The versions that a stage keeps back, in the order of their names."""
-    blobs = (store.get(info.key) for info in store.list(layout.quarantines(stage)))
-    return [Quarantined.model_validate_json(blob.data) for blob in blobs if blob is not None]
+    keys = [info.key for info in store.list(layout.quarantines(stage))]
+    with ThreadPoolExecutor(THREADS) as threads:
+        return [found for found in threads.map(lambda key: _read(store, stage, key), keys) if found is not None]
 
 
 def names_kept_back(store: ObjectStore, stage: Stage) -> set[tuple[str, str]]:
     """Model and version of each of them, from a listing alone."""
-    folder = layout.quarantines(stage)
-    found = (info.key.removeprefix(folder).removesuffix(".json").split("/", 1) for info in store.list(folder))
-    return {(model, version) for model, version in found}
+    return {_name(stage, info.key) for info in store.list(layout.quarantines(stage))}
+
+
+def _key(stage: Stage, model: str, version: str) -> str:
+    if len(version.encode()) > LONGEST_NAME:
+        version = hashlib.sha256(version.encode()).hexdigest()
+    return layout.quarantine(stage, model, version)
+
+
+def _name(stage: Stage, key: str) -> tuple[str, str]:
+    model, _, version = key.removeprefix(layout.quarantines(stage)).removesuffix(".json").partition("/")
+    return model, version
+
+
+def _read(store: ObjectStore, stage: Stage, key: str) -> Quarantined | None:
+    blob = store.get(key)
+    if blob is None:
+        return None
+    try:
+        return Quarantined.model_validate_json(blob.data)
+    except ValidationError:
+        # Of another release. It is of nothing that there is, so the version gets another try.
+        model, version = _name(stage, key)
+        return Quarantined(model=model, version=version, stage=stage, of="", reason=f"{store.uri}/{key} is damaged")
 
 
 def _record(store: ObjectStore, found: Quarantined, status: Status, clock: Clock) -> None:

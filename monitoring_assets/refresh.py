@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from monitoring_assets.fleet import Fleet, FleetFile, Registered, scan
+from monitoring_assets.fleet import THREADS, Fleet, FleetFile, Name, Registered, Scan, scan
 from monitoring_assets.quarantine import Quarantined, keep_back, kept_back, release
 from monitoring_assets.version import Clock
 from resources.settings import Settings
@@ -12,10 +14,14 @@ from resources.settings import Settings
 
 @dataclass(frozen=True)
 class Refreshed:
-    """The fleet (the same object while nothing changes), and how many changed manifests are still to be read."""
+    """The fleet (the same object while nothing changes), and how many changed manifests are still to be read.
+
+    It is not ``complete`` while a version is missing because of that.
+    """
 
     fleet: Fleet
-    left: int
+    left: int = 0
+    complete: bool = True
 
 
 class Refresher:
@@ -25,7 +31,8 @@ class Refresher:
         self._settings, self._clock = settings, clock
         self._store = settings.open_store()
         self._file = FleetFile(self._store)
-        self._first = True
+        self._left: Collection[Name] | None = None
+        self._unread: set[Name] = set()
 
     def look(self) -> Refreshed:
         """List the registry; write the fleet and its quarantine if they changed. Doing it twice changes nothing.
@@ -34,37 +41,41 @@ class Refresher:
         """
         known = self._file.read()
         # What was refused before may be allowed since: settings and release can be others than those of then.
-        found = scan(self._settings, known, doubtful=self._first)
+        again = {each.name for each in known.registered if each.problem} if self._left is None else self._left
+        found = scan(self._settings, known, again=again)
         changed = found.fleet != known
-        by_name = {(each.model, each.version): each for each in found.fleet.registered}
-        if changed or self._first:
+        if changed or self._left is None or self._unread:
             # Before the fleet is written: a look that dies in between does it once more.
-            self._manifests(by_name)
-        self._onboarding(by_name)
+            self._manifests(found)
+        self._onboarding(found)
+        self._unread = {each.name for each in found.fleet.registered if each.problem and not each.fingerprint}
         if changed:
             self._file.write(found.fleet)
-        self._first = False
-        return Refreshed(found.fleet if changed else known, found.left)
+        self._left = found.left
+        return Refreshed(found.fleet if changed else known, len(found.left), found.complete)
 
-    def _manifests(self, by_name: dict[tuple[str, str], Registered]) -> None:
+    def _manifests(self, found: Scan) -> None:
         marked = {(each.model, each.version): each for each in kept_back(self._store, "manifest")}
-        for name, entry in by_name.items():
-            if entry.problem:
-                bad = Quarantined(
-                    model=entry.model,
-                    version=entry.version,
-                    stage="manifest",
-                    of=entry.fingerprint,
-                    reason=entry.problem,
-                )
-                if marked.pop(name, None) != bad:
-                    keep_back(self._store, bad, self._clock)
-        for gone in marked.values():
-            release(self._store, gone, self._clock)
+        # What could not be read is a finding when that happens twice: stores have their moments.
+        problems = [each for each in found.fleet.registered if each.problem]
+        bad = {each.name: _finding(each) for each in problems if each.fingerprint or each.name in self._unread}
+        # One that is still to be read may well be as bad as it was.
+        well = [each for name, each in marked.items() if name not in bad and name not in found.left]
+        news = [each for name, each in bad.items() if each != marked.get(name)]
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(lambda each: release(self._store, each, self._clock), well))
+            list(threads.map(lambda each: keep_back(self._store, each, self._clock), news))
 
-    def _onboarding(self, by_name: dict[tuple[str, str], Registered]) -> None:
+    def _onboarding(self, found: Scan) -> None:
         """Another artefact, reference or manifest deserves another try."""
+        files = {each.name: each.files for each in found.fleet.registered}
         for marker in kept_back(self._store, "onboarding"):
-            entry = by_name.get((marker.model, marker.version))
-            if entry is None or entry.files != marker.of:
+            name = (marker.model, marker.version)
+            if files.get(name) != marker.of and name not in found.left:
                 release(self._store, marker, self._clock)
+
+
+def _finding(entry: Registered) -> Quarantined:
+    return Quarantined(
+        model=entry.model, version=entry.version, stage="manifest", of=entry.fingerprint, reason=entry.problem
+    )

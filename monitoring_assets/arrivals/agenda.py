@@ -44,21 +44,26 @@ class Task:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of the runs of a task so far: ``failures`` of them died of infrastructure, the last at ``ended_at``.
+    """What became of the runs of a task so far: there were ``runs`` of them, and the last one ended at ``ended_at``.
 
-    ``done`` includes a run that found bad data: trying again finds the same.
+    ``failed``: all of them died of infrastructure. ``done`` includes a run that found bad data: trying again finds the
+    same.
     """
 
     state: Literal["running", "done", "failed"]
-    failures: int = 0
+    runs: int = 0
     ended_at: datetime | None = None
 
+    @property
+    def due_at(self) -> datetime | None:
+        """When it may be tried again: after half a minute, then twice as long, up to an hour. None while it runs."""
+        if self.state == "running" or self.ended_at is None:
+            return None
+        return self.ended_at + min(_MINUTE / 2 * (1 << min(max(self.runs, 1) - 1, 10)), _HOUR)
+
     def due(self, now: datetime) -> bool:
-        """Whether a failed task is to be tried again: after half a minute, then twice as long, up to an hour."""
-        if self.state != "failed" or self.ended_at is None:
-            return False
-        wait = min(_MINUTE * 0.5 * float(1 << min(self.failures - 1, 10)), _HOUR)
-        return self.ended_at + wait <= now
+        """Whether it may be tried again."""
+        return self.due_at is not None and self.due_at <= now
 
 
 def wait_for_data(age: timedelta) -> timedelta:

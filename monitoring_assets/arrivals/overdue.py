@@ -6,11 +6,9 @@ from datetime import datetime, timedelta
 
 from monitoring_assets import layout
 from monitoring_assets.arrivals.watched import Watched
-from monitoring_assets.results import Result, Status, is_live, newest_of_asset, write_result
+from monitoring_assets.results import Result, Status, newest_of_asset, write_result
 
 SOURCE = "source"
-GRACE = timedelta(hours=24)
-GRACE_HOURLY = timedelta(hours=2)
 
 
 def report_overdue(watched: Watched, partition: str, reason: str, now: datetime) -> None:
@@ -22,14 +20,11 @@ def report_overdue(watched: Watched, partition: str, reason: str, now: datetime)
 
 def report_arrived(watched: Watched, partition: str, now: datetime) -> None:
     """Clear a partition that was overdue; nothing for one that was not."""
-    deadline = watched.deadline(partition)
-    if now < deadline:
-        return
-    version, (model, name) = watched.version, watched.name
-    folder = layout.results(model, name, version.calendar.encode(partition), "pipeline")
+    version = watched.version
+    folder = layout.results(*watched.name, version.calendar.encode(partition), "pipeline")
     newest = newest_of_asset(version.store, folder, SOURCE)
     if newest is not None and newest.status == "stale":
-        _write(watched, partition, "ok", "the data has arrived", deadline, now)
+        _write(watched, partition, "ok", "the data has arrived", watched.deadline(partition), now)
 
 
 def _hours(watched: Watched, partition: str, deadline: datetime) -> float:
@@ -37,10 +32,6 @@ def _hours(watched: Watched, partition: str, deadline: datetime) -> float:
 
 
 def _write(watched: Watched, partition: str, status: Status, reason: str, deadline: datetime, now: datetime) -> None:
-    calendar = watched.version.calendar
-    newest = calendar.latest_complete(now) or partition
-    grace = GRACE_HOURLY if calendar.every == "hour" else GRACE
-    since = max(0, len(calendar.keys(partition, newest)) - 1)
     model, name = watched.name
     result = Result(
         model=model,
@@ -52,6 +43,6 @@ def _write(watched: Watched, partition: str, status: Status, reason: str, deadli
         reason=reason,
         recorded_at=now,
         trigger="arrival",
-        live=is_live("arrival", recorded_at=now, due=deadline, grace=grace, partitions_since=since),
+        live=watched.is_live(partition, deadline, now),
     )
-    write_result(watched.version.store, result, calendar.encode(partition))
+    write_result(watched.version.store, result, watched.version.calendar.encode(partition))

@@ -6,23 +6,24 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
+from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import Attempt, Task
 from monitoring_assets.arrivals.overdue import report_arrived, report_overdue
 from monitoring_assets.arrivals.watched import Landed, Watched
 from monitoring_assets.fleet import Member
 from monitoring_assets.landing import Landing, landing
 from monitoring_assets.quarantine import names_kept_back
-from monitoring_assets.version import Clock, DeployedVersion
+from monitoring_assets.version import FEATURES, Clock, DeployedVersion
 from resources.errors import ScorewatchError
 from resources.settings import Settings
 
 LOOKS = 300
 """Listings of sources in one tick."""
 SURVEYS = 75
-"""Versions that a tick takes stock of; each costs four listings."""
+"""Versions that a tick takes stock of; each costs two listings."""
 STRETCHES = 3
 """Stretches of history that a tick looks at; each costs as many listings as it has partitions."""
 TASKS = 25
@@ -33,6 +34,8 @@ _MINUTE = timedelta(minutes=1)
 _log = logging.getLogger(__name__)
 
 Name = tuple[str, str]
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class Attempts(Protocol):
@@ -78,70 +81,112 @@ class Watch:
         return [*urgent, *self._unhurried(idle, attempts)][:TASKS]
 
     def _take_stock(self, watched: Sequence[Watched], busy: Mapping[Name, set[str]]) -> None:
+        """Survey versions that are new here, or that a run of theirs has changed."""
         now = self._clock()
-        for each in [each for each in watched if not each.surveyed and each.name not in busy][:SURVEYS]:
-            _guarded(each, each.survey, now)
+        due = [each for each in watched if not each.surveyed and each.awake(now) and _can_be_surveyed(each, busy)]
+        _at_once(lambda each: _guarded(each, each.survey, now), due[:SURVEYS])
+        for each in due[:SURVEYS]:
+            if not each.surveyed:
+                each.idle_until = now + _MINUTE
+            # What a run is changing is to be looked at once more after it.
+            each.surveyed = each.surveyed and each.name not in busy
         for each in watched:
             if each.onboarded:
                 each.advance(now)
 
     def _look(self, watched: Sequence[Watched]) -> dict[Watched, list[Landed]]:
-        """Look at the sources that are due, the newest partitions first; what lies ready, by version."""
+        """Look at the sources that are due; what lies ready, by version.
+
+        The first to be looked at is what can wait least: the newest, unless an older one has waited for long.
+        """
         now = self._clock()
-        due = [(each.age(partition, now), each, partition) for each in watched for partition in each.due(now)]
+        due = [(each.patience(partition, now), each, partition) for each in watched for partition in each.due(now)]
         due = sorted(due, key=lambda item: item[0])[:LOOKS]
-        with ThreadPoolExecutor(THREADS) as threads:
-            found = list(threads.map(lambda item: _guarded(item[1], landing, item[1].version, item[2]), due))
+        found = _at_once(lambda item: _guarded(item[1], self._see, item[1], item[2]), due)
         ready: dict[Watched, list[Landed]] = {}
-        for (_, each, partition), there in zip(due, found, strict=True):
-            if there is None:
+        for (_, each, partition), seen in zip(due, found, strict=True):
+            if seen is None:
                 each.look_later(partition, now)
-            elif _guarded(each, self._see, each, partition, there):
-                ready.setdefault(each, []).append(Landed(partition, there.digest))
+            for landed in seen or ():
+                ready.setdefault(each, []).append(landed)
         return ready
 
-    def _see(self, each: Watched, partition: str, there: Landing) -> bool:
-        """Take note of what a look found; whether it is data that nobody has been through."""
-        now = self._clock()
+    def _see(self, each: Watched, partition: str) -> list[Landed]:
+        """Look at a partition's source and take note of it; its data, if nobody has been through it."""
+        now, there = self._clock(), landing(each.version, partition)
         if there.why_none:
-            each.look_later(partition, now)
-            if now >= each.deadline(partition) and each.waits_for(partition):
-                report_overdue(each, partition, there.why_none, now)
-            return False
+            self._see_nothing(each, partition, there, now)
+            return []
         if not there.settled(now):
             each.look_soon(partition, now)
-            return False
-        if each.done.get(partition) == there.digest or each.has_been_through(partition, there):
-            each.finish(Landed(partition, there.digest), now)
-            return False
-        report_arrived(each, partition, now)
-        if each.was_there_before(there):
-            each.finish(Landed(partition, there.digest), now)
-            return False
+            return []
+        if partition not in each.came:
+            report_arrived(each, partition, now)
+            each.came.add(partition)
+        landed = Landed(partition, there.digest)
+        through = each.done.get(partition) == there.digest or each.has_been_through(partition, there, now)
+        if through or each.was_there_before(partition, there):
+            each.finish(landed, now)
+            return []
         each.look_soon(partition, now)
-        return True
+        return [landed]
+
+    def _see_nothing(self, each: Watched, partition: str, there: Landing, now: datetime) -> None:
+        if each.version.current(FEATURES, partition) is not None:
+            # It was there, and was used. Lakes are tidied up.
+            each.look_for_correction(partition, now)
+            return
+        each.look_later(partition, now)
+        if now >= each.deadline(partition) and each.waits_for(partition):
+            report_overdue(each, partition, there.why_none, now)
+            each.came.discard(partition)
 
     def _arrivals(self, groups: Sequence[tuple[Watched, list[Landed]]], attempts: Attempts) -> list[Task]:
-        now = self._clock()
-        tasks = [each.arrival(group) for each, group in groups[:TASKS]]
-        known = attempts.of([task.key for task in tasks]) if tasks else {}
-        wanted = []
-        for (each, group), task in zip(groups, tasks, strict=False):
+        now, wanted = self._clock(), list[Task]()
+        tasks = [(each, each.arrival(group)) for each, group in groups]
+        known = _known(tasks, attempts)
+        for (_, group), (each, task) in zip(groups, tasks, strict=True):
             found = known.get(task.key)
             if found is not None and found.state == "done":
-                # It ended without psi: the data is bad. Other data would have another key.
-                for landed in group:
+                # It ended without psi: the data is bad. Unless other data was there meanwhile, and this is it again.
+                read = [landed for landed in group if _guarded(each, each.was_read, landed)]
+                for landed in read:
                     each.finish(landed, now)
-            elif found is None or found.due(now):
+                if len(read) == len(group):
+                    continue
+            if found is None or found.due(now):
+                wanted.append(_again(task, found))
+        return wanted[:TASKS]
+
+    def _unhurried(self, idle: Sequence[Watched], attempts: Attempts) -> list[Task]:
+        """What can wait: onboarding, what killed runs left undone, and history, some of it at a time."""
+        now, marked = self._clock(), self._marked()
+        awake = [each for each in idle if each.awake(now)]
+        asked = [(each, each.onboarding()) for each in awake if not each.onboarded]
+        behind = (
+            (each, _guarded(each, each.judging_again, marked[each.name])) for each in awake if each.name in marked
+        )
+        asked += [(each, task) for each, task in behind if task is not None]
+        wanted = self._wanted(asked, _known(asked, attempts))
+        if len(wanted) == TASKS:
+            return wanted
+        return wanted + self._history([each for each in awake if each.onboarded and each.name not in marked], attempts)
+
+    def _wanted(self, asked: Sequence[tuple[Watched, Task]], known: Mapping[str, Attempt]) -> list[Task]:
+        now, wanted = self._clock(), list[Task]()
+        for each, task in asked:
+            found = known.get(task.key)
+            if found is not None and not found.due(now):
+                each.idle_until = found.due_at or now + _MINUTE / 4
+            elif len(wanted) < TASKS:
+                each.surveyed = False
                 wanted.append(_again(task, found))
         return wanted
 
-    def _unhurried(self, idle: Sequence[Watched], attempts: Attempts) -> list[Task]:
-        """Onboarding, and the history of versions that are onboarded, some of it at a time."""
-        now = self._clock()
-        awake = [each for each in idle if each.idle_until is None or each.idle_until <= now]
-        asked = [(each, each.onboarding()) for each in awake if not each.onboarded][:TASKS]
-        for each in [each for each in awake if each.onboarded and each.history][:STRETCHES]:
+    def _history(self, watched: Sequence[Watched], attempts: Attempts) -> list[Task]:
+        """Of some versions the run of their newest stretch that is undone, if it has data."""
+        now, asked = self._clock(), list[tuple[Watched, Task]]()
+        for each in [each for each in watched if each.history][:STRETCHES]:
             ready = _guarded(each, self._ready, each)
             if ready is None:
                 each.idle_until = now + _MINUTE
@@ -149,29 +194,46 @@ class Watch:
                 asked.append((each, each.catching_up(ready)))
             else:
                 each.leave_behind(now)
-        known = attempts.of([task.key for _, task in asked]) if asked else {}
-        wanted = []
+        known = _known(asked, attempts)
+        done = {key for key, found in known.items() if found.state == "done"}
         for each, task in asked:
-            found = known.get(task.key)
-            if found is None or found.due(now):
-                each.surveyed = False
-                wanted.append(_again(task, found))
-            elif found.state == "done" and each.onboarded:
+            if task.key in done:
                 # What it left undone has bad data.
                 each.leave_behind(now)
-            else:
-                each.idle_until = now + _MINUTE / 4
-        return wanted
+        return self._wanted([(each, task) for each, task in asked if task.key not in done], known)
 
     def _ready(self, each: Watched) -> list[str]:
         now = self._clock()
-        with ThreadPoolExecutor(THREADS) as threads:
-            found = threads.map(lambda partition: landing(each.version, partition).settled(now), each.history)
-            return [partition for partition, settled in zip(each.history, found, strict=True) if settled]
+        found = _at_once(lambda partition: landing(each.version, partition).settled(now), each.history)
+        return [partition for partition, settled in zip(each.history, found, strict=True) if settled]
+
+    def _marked(self) -> dict[Name, list[str]]:
+        """Partitions (encoded) that a killed run left others to be judged again behind, by version."""
+        found: dict[Name, list[str]] = {}
+        for info in self._store.list(layout.REJUDGE):
+            model, _, rest = info.key.removeprefix(layout.REJUDGE).partition("/")
+            version, _, partition = rest.partition("/")
+            found.setdefault((model, version), []).append(partition)
+        return found
+
+
+def _at_once(function: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(function, items))
+
+
+def _known(asked: Sequence[tuple[Watched, Task]], attempts: Attempts) -> Mapping[str, Attempt]:
+    return attempts.of([task.key for _, task in asked]) if asked else {}
+
+
+def _can_be_surveyed(each: Watched, busy: Mapping[Name, set[str]]) -> bool:
+    """Whether there is something to see: runs of its history keep nobody from looking for arrivals."""
+    triggers = busy.get(each.name, set())
+    return not triggers or not (each.onboarded or "onboarding" in triggers)
 
 
 def _again(task: Task, found: Attempt | None) -> Task:
-    return task if found is None else replace(task, attempt=found.failures + 1)
+    return task if found is None else replace(task, attempt=found.runs + 1)
 
 
 def _guarded(each: Watched, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -17,15 +18,19 @@ from monitoring_assets.arrivals.agenda import (
     wait_for_data,
     wait_for_newest,
 )
+from monitoring_assets.arrivals.evidence import arrived_at, ended, has_been_through, was_read
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Member
 from monitoring_assets.landing import Landing
-from monitoring_assets.results import LIVE_PARTITIONS
-from monitoring_assets.version import CSI, DISTRIBUTION, FEATURES, PSI, DeployedVersion
+from monitoring_assets.results import LIVE_PARTITIONS, is_live
+from monitoring_assets.version import PSI, DeployedVersion
 
 SLA = timedelta(hours=24)
 SLA_HOURLY = timedelta(hours=2)
 """When the manifest says none."""
+GRACE = timedelta(hours=24)
+GRACE_HOURLY = timedelta(hours=2)
+"""How long after it was due a finding may still page somebody."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Watched:
     onboarded: bool = False
     looks: dict[str, datetime] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
+    came: set[str] = field(default_factory=set)
     idle_until: datetime | None = None
     _newest: str | None = None
     _history: list[Stretch] = field(default_factory=list)
@@ -65,48 +71,52 @@ class Watched:
         return self.member.manifest.model, self.member.manifest.version
 
     def survey(self, now: datetime) -> None:
-        """Take stock from four listings of the store; no look at the source yet."""
-        model, name = self.name
-        version, every = self.version, self.member.manifest.partitions.every
-        self.surveyed, self.idle_until = True, None
-        self.onboarded = any(True for _ in version.store.list(layout.references(model, name)))
-        self._newest = newest = version.calendar.latest_complete(now)
-        self._history = []
-        if newest is None or not self.onboarded:
-            return
-        judged, counted = set(version.materialised(PSI)), set(version.materialised(DISTRIBUTION))
-        seen = set(version.store.list_folders(layout.results_of(model, name)))
+        """Take stock of the store; no look at the source yet. Changes nothing if that fails.
 
-        def undone(partition: str) -> bool:
-            if partition in judged or partition in self._given_up:
-                return False
-            return partition in counted or version.calendar.encode(partition) not in seen
-
-        past = self._past()
-        chunks = (past[max(0, end - CHUNK) : end] for end in range(len(past), 0, -CHUNK))
-        stretches = (Stretch(f"{chunk[0]}/{chunk[-1]}", [each for each in chunk if undone(each)]) for chunk in chunks)
-        self._history = [stretch for stretch in stretches if stretch.undone]
-        waiting = {partition for stretch in self._history for partition in stretch.undone}
-        self.looks = {
-            each: self.looks.get(each, self._first_look(each, now, judged=each in judged))
-            for each in version.calendar.previous(newest, HORIZON[every])
-            if each not in waiting
-        }
+        Three requests for a version that has its history; the others' results are listed, which can take several.
+        """
+        calendar, store = self.version.calendar, self.version.store
+        onboarded = any(True for _ in store.list(layout.references(*self.name)))
+        newest = calendar.latest_complete(now)
+        if onboarded and newest is not None:
+            horizon = calendar.previous(newest, HORIZON[calendar.every])
+            if store.head(layout.history_done(*self.name)) is None:
+                through = ended(self.version)
+                self._history = list(self._stretches(through))
+                self._note_history()
+            else:
+                through = set(self.version.materialised(PSI))
+            waiting = {partition for stretch in self._history for partition in stretch.undone}
+            self.looks = {
+                each: self.looks.get(each) or self._first_look(each, now, judged=each in through)
+                for each in horizon
+                if each not in waiting
+            }
+        self.surveyed, self.onboarded, self.idle_until, self._newest = True, onboarded, None, newest
 
     def advance(self, now: datetime) -> None:
-        """Look for partitions that have ended since."""
+        """Look for partitions that have ended since, and no longer for those that are too old."""
         calendar = self.version.calendar
         newest = calendar.latest_complete(now)
         if newest is None or newest == self._newest:
             return
-        first = self._newest or calendar.first_key
-        for each in calendar.keys(first, newest)[-HORIZON[calendar.every] :]:
-            self.looks.setdefault(each, now)
+        horizon = calendar.previous(newest, HORIZON[calendar.every])
+        ended = {each: now for each in horizon if self._newest is None or each > self._newest}
+        self.looks = ended | {each: when for each, when in self.looks.items() if each >= horizon[0]}
+        self.done = {each: digest for each, digest in self.done.items() if each >= horizon[0]}
         self._newest = newest
+
+    def awake(self, now: datetime) -> bool:
+        """Whether it is time for what can wait."""
+        return self.idle_until is None or self.idle_until <= now
 
     def due(self, now: datetime) -> list[str]:
         """Partitions to look at, the newest first."""
         return sorted((each for each, when in self.looks.items() if when <= now), reverse=True)
+
+    def patience(self, partition: str, now: datetime) -> datetime:
+        """Until when a look that is due can wait without being missed."""
+        return self.looks[partition] + wait_for_data(self.age(partition, now))
 
     def age(self, partition: str, now: datetime) -> timedelta:
         """Time since the partition's end."""
@@ -139,18 +149,39 @@ class Watched:
     def finish(self, landed: Landed, now: datetime) -> None:
         """This data has been through everything."""
         self.done[landed.partition] = landed.digest
-        self.looks[landed.partition] = now + wait_for_correction(self.age(landed.partition, now))
+        self.look_for_correction(landed.partition, now)
 
-    def was_there_before(self, found: Landing) -> bool:
-        """Whether the data is older than the version: it is history then, no arrival and nobody's emergency."""
-        return found.landed_at is not None and found.landed_at <= self.member.deployed_at
+    def look_for_correction(self, partition: str, now: datetime) -> None:
+        """Nothing is awaited."""
+        self.looks[partition] = now + wait_for_correction(self.age(partition, now))
 
-    def has_been_through(self, partition: str, found: Landing) -> bool:
-        """Whether the stored partition is made from this data, down to psi and csi."""
-        rows = self.version.current(FEATURES, partition)
-        if rows is None or all(each.digest != found.digest for each in rows.inputs if each.asset == "source"):
-            return False
-        return all(self.version.current(asset, partition) is not None for asset in (PSI, CSI))
+    def was_there_before(self, partition: str, found: Landing) -> bool:
+        """Whether data and partition are older than the version: history then, no arrival and nobody's emergency."""
+        _, ended = self.version.calendar.window(partition)
+        return found.landed_at is not None and max(found.landed_at, ended) <= self.member.deployed_at
+
+    def has_been_through(self, partition: str, found: Landing, now: datetime) -> bool:
+        """Whether this data has been through everything.
+
+        What arrived needs live results as long as there can be any, also when a backfill or onboarding came first.
+        """
+        live = partition in self._recent() and not self.was_there_before(partition, found)
+        if live:
+            _, end = self.version.calendar.window(partition)
+            live = self.is_live(partition, max(end, arrived_at(self.version, partition) or end), now)
+        return has_been_through(self.version, partition, found, live=live)
+
+    def was_read(self, landed: Landed) -> bool:
+        """Whether the newest run that read the partition's source read this data, whatever it found."""
+        return was_read(self.version, landed.partition, landed.digest)
+
+    def is_live(self, partition: str, due: datetime, now: datetime) -> bool:
+        """Whether what an arrival finds now may page, of a partition that was due then."""
+        calendar = self.version.calendar
+        newest = calendar.latest_complete(now) or partition
+        since = max(0, len(calendar.keys(partition, newest)) - 1)
+        grace = GRACE_HOURLY if calendar.every == "hour" else GRACE
+        return is_live("arrival", recorded_at=now, due=due, grace=grace, partitions_since=since)
 
     def groups(self, landed: list[Landed]) -> list[list[Landed]]:
         """What to do in one run each: the newest partition by itself, so that it waits for no other; then the rest."""
@@ -171,6 +202,11 @@ class Watched:
         newest = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
         return self._task("onboarding", newest, f"onboarding/{'/'.join(self.name)}/{self.member.files[:16]}")
 
+    def judging_again(self, encoded: list[str]) -> Task:
+        """The task that finishes what a run left undone behind the newest of some partitions: psi and csi of others."""
+        partitions = sorted(map(self.version.calendar.decode, encoded))[-CHUNK:]
+        return self._task("catch-up", partitions, f"behind/{'/'.join(self.name)}/{content_digest(partitions)[:16]}")
+
     @property
     def history(self) -> list[str]:
         """What is not done of the newest stretch of what was there before the version; empty when all of it is."""
@@ -186,18 +222,33 @@ class Watched:
         self._given_up |= left
         calendar = self.version.calendar
         horizon = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
-        for each in left.intersection(horizon):
-            self.looks.setdefault(each, now + wait_for_data(self.age(each, now)))
+        for each in left.intersection(horizon) - set(self.looks):
+            self.look_later(each, now)
+        self._note_history()
+
+    def _note_history(self) -> None:
+        """So that whoever watches the version next need not look through all of its results."""
+        if not self._history:
+            self.version.store.put(layout.history_done(*self.name), b"")
 
     def _recent(self) -> list[str]:
         """The newest partitions: those that can still be live."""
-        return self.version.calendar.previous(self._newest, LIVE_PARTITIONS) if self._newest else []
+        return self.version.calendar.previous(self._newest, LIVE_PARTITIONS + 1) if self._newest else []
 
     def _past(self) -> list[str]:
         """The partitions that had ended when the version was deployed: the same ones whenever it is asked."""
         calendar = self.version.calendar
         last = calendar.latest_complete(self.member.deployed_at)
         return calendar.previous(last, HISTORY[calendar.every]) if last else []
+
+    def _stretches(self, through: set[str]) -> Iterator[Stretch]:
+        """The stretches of history with partitions that are undone, the newest first."""
+        past = self._past()
+        for end in range(len(past), 0, -CHUNK):
+            chunk = past[max(0, end - CHUNK) : end]
+            undone = [each for each in chunk if each not in through and each not in self._given_up]
+            if undone:
+                yield Stretch(f"{chunk[0]}/{chunk[-1]}", undone)
 
     def _task(self, trigger: str, partitions: list[str], key: str) -> Task:
         return Task(*self.name, self.member.digest, trigger, tuple(partitions), key)  # type: ignore[arg-type]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
-from monitoring_assets.assets.drift import Drift, expected_digest, look_back
+from monitoring_assets.assets.drift_inputs import Drift, expected_digest, look_back
 from monitoring_assets.assets.history import Distributions
 from monitoring_assets.datasets import Current
 from monitoring_assets.landing import features_digest, landing
@@ -24,13 +25,16 @@ class Freshness:
         """The partitions that a run of all assets would write something for, or that have no data yet."""
         return [partition for partition in partitions if not self._fresh(partition)]
 
+    def reach(self, partitions: Sequence[str]) -> dict[str, list[str]]:
+        """Of each partition, the judged ones whose windows may hold it: itself, and those that follow."""
+        judged, length = self._version.materialised(PSI), look_back(self._version)
+        starts = ((each, bisect_left(judged, each)) for each in partitions)
+        return {each: judged[start : start + length] for each, start in starts}
+
     def stale_behind(self, partitions: Sequence[str]) -> list[str]:
-        """Judged partitions after the last of ``partitions`` whose windows hold data that changed since."""
-        if not partitions:
-            return []
-        last = max(partitions)
-        judged = [each for each in self._version.materialised(PSI) if each > last][: look_back(self._version) - 1]
-        return [partition for partition in judged if not self._judged(partition)]
+        """Judged partitions whose windows hold data of ``partitions`` that changed since, these themselves included."""
+        reached = {each for judged in self.reach(partitions).values() for each in judged}
+        return [partition for partition in sorted(reached) if not self._judged(partition)]
 
     def _fresh(self, partition: str) -> bool:
         found = landing(self._version, partition)

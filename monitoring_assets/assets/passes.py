@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from monitoring_assets.assets.drift import look_back
+from monitoring_assets import layout
+from monitoring_assets.assets.drift_inputs import look_back
 from monitoring_assets.assets.freshness import Freshness
 from monitoring_assets.landing import landing
 from monitoring_assets.results import Trigger
-from monitoring_assets.version import CSI, PSI, ModelVersion
+from monitoring_assets.version import CSI, DISTRIBUTION, PSI, ModelVersion
 
 DRIFT = {PSI, CSI}
 
@@ -27,7 +28,7 @@ def passes(version: ModelVersion, assets: set[str], partitions: Sequence[str], t
 
     Onboarding makes the distributions of a whole window first and judges its newest partition only. Whatever the run,
     psi and csi of later partitions whose windows hold data that changed are judged again; an arrival does not make
-    these live.
+    these live. Until that is done, markers in the store say that it is to be done, in case the run is killed.
     """
     if trigger == "onboarding":
         partitions = _newest_window(version, partitions)
@@ -35,10 +36,27 @@ def passes(version: ModelVersion, assets: set[str], partitions: Sequence[str], t
             yield Pass(assets - DRIFT, partitions, trigger)
             yield Pass(assets & DRIFT, partitions[-1:], trigger)
         return
+    if not assets & DRIFT:
+        yield Pass(assets, partitions, trigger)
+        return
+    markers = _mark(version, partitions) if DISTRIBUTION in assets else []
     yield Pass(assets, partitions, trigger)
-    behind = Freshness(version).stale_behind(partitions) if assets & DRIFT else []
+    behind = Freshness(version).stale_behind(partitions)
     if behind:
         yield Pass(assets & DRIFT, behind, "catch-up" if trigger == "arrival" else trigger)
+    for marker in markers:
+        version.store.delete(marker)
+
+
+def _mark(version: ModelVersion, partitions: Sequence[str]) -> list[str]:
+    """Leave a marker for each partition that others than these are judged by; all markers of ``partitions``."""
+    name, own = (version.manifest.model, version.manifest.version), set(partitions)
+    keys = {each: layout.rejudge(*name, version.calendar.encode(each)) for each in partitions}
+    found = {info.key for info in version.store.list(layout.rejudges(*name))}
+    wanted = {keys[each] for each, judged in Freshness(version).reach(partitions).items() if not own.issuperset(judged)}
+    for key in sorted(wanted - found):
+        version.store.put(key, b"")
+    return sorted(wanted | found.intersection(keys.values()))
 
 
 def _newest_window(version: ModelVersion, partitions: Sequence[str]) -> list[str]:

@@ -126,6 +126,8 @@ def record(version: ModelVersion, outcome: Outcome, trigger: Trigger, arrived_at
 def _live(version: ModelVersion, partition: str, now: datetime, arrived_at: datetime | None) -> bool:
     calendar = version.calendar
     _, end = calendar.window(partition)
+    if now < end:
+        return False
     if arrived_at is None and (rows := version.current(FEATURES, partition)) is not None:
         arrived_at = datetime.fromisoformat(rows.measured["arrived_at"])
     due = max(end, arrived_at) if arrived_at is not None else end

@@ -110,7 +110,10 @@ def _prepare(settings: Settings) -> None:
     from monitoring_assets.sensors.reloading import publish_states
 
     with open_instance(settings) as instance, working("looking at the registry"):
-        publish_states(instance, Refresher(settings, utc_now).look().fleet, settings.shards)
+        refresher = Refresher(settings, utc_now)
+        while not (found := refresher.look()).complete:
+            pass
+        publish_states(instance, found.fleet, settings.shards)
 
 
 def _keep_up(children: Children, workspace: Path, signals: StopSignals) -> None:

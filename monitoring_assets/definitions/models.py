@@ -40,8 +40,11 @@ class ModelGroups(dg.StateBackedComponent):
 
     def write_state_to_path(self, state_path: Path) -> None:
         """Look at the registry: what `dagster dev` does whenever it loads a location."""
-        shard = scan(self._settings, Fleet()).fleet.shard(self._shard, self._settings.shards)
-        state_path.write_text(shard.model_dump_json(by_alias=True, exclude_defaults=True))
+        found = scan(self._settings, Fleet())
+        while not found.complete:
+            found = scan(self._settings, found.fleet)
+        shard = found.fleet.shard(self._shard, self._settings.shards)
+        state_path.write_text(shard.model_dump_json(by_alias=True, exclude_unset=True))
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:  # noqa: ARG002
         """The groups; none before the registry was looked at for the first time."""

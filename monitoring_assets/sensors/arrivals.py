@@ -94,8 +94,7 @@ class DagsterRuns:
 def _attempt(records: Sequence[dg.RunRecord]) -> Attempt:
     runs = [record.dagster_run for record in records]
     if any(not run.is_finished for run in runs):
-        return Attempt("running")
-    if any(run.status == dg.DagsterRunStatus.SUCCESS or OUTCOME_TAG in run.tags for run in runs):
-        return Attempt("done")
+        return Attempt("running", len(runs))
     ended = max(record.end_time or record.update_timestamp.timestamp() for record in records)
-    return Attempt("failed", len(runs), datetime.fromtimestamp(ended, UTC))
+    done = any(run.status == dg.DagsterRunStatus.SUCCESS or OUTCOME_TAG in run.tags for run in runs)
+    return Attempt("done" if done else "failed", len(runs), datetime.fromtimestamp(ended, UTC))

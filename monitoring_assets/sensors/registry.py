@@ -38,11 +38,11 @@ def registry_sensor(settings: Settings, clock: Clock = utc_now) -> dg.SensorDefi
     def registry(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         cursor = json.loads(context.cursor) if context.cursor else {}
         found = refresher.look()
-        if not published or published[-1] is not found.fleet:
-            publish_states(context.instance, found.fleet, settings.shards)
+        if found.complete and (not published or published[-1] is not found.fleet):
+            publish_states(context.instance, found.fleet, settings.shards, *published)
             published[:] = [found.fleet]
         latest = latest_states(context.instance, settings.shards)
-        told = _reload(latest, cursor.get("told", {}), Servers(settings).reload)
+        told = _reload(latest, cursor.get("told", {}), Servers(settings.workspace).reload)
         report = Report(settings, found.fleet)
         news = report.digest != cursor.get("reported")
         return dg.SensorResult(

@@ -19,10 +19,10 @@ from dagster._grpc.client import DagsterGrpcClient
 
 from monitoring_assets.fleet import Fleet
 from resources.errors import InfrastructureError
-from resources.settings import Settings
 
 RELOAD_LIMIT_S = 50
 """A sensor's tick has sixty seconds; a location of 300 versions loads in ten."""
+PING_LIMIT_S = 2
 
 
 def location(shard: int, shards: int) -> str:
@@ -35,18 +35,16 @@ def state_key(shard: int, shards: int) -> str:
     return f"scorewatch-models-{shard}-of-{shards}"
 
 
-def publish_states(instance: DagsterInstance, fleet: Fleet, shards: int) -> dict[str, str]:
-    """Store what each shard is built from; the newest version of each location's state.
+def publish_states(instance: DagsterInstance, fleet: Fleet, shards: int, published: Fleet | None = None) -> None:
+    """Store what each shard is built from, but for the shards that are as in the fleet ``published`` before.
 
     One writer at a time: Dagster keeps the newest versions of all keys in one value (1.13).
     """
-    versions = {}
-    for number in range(shards):
-        content = fleet.shard(number, shards).model_dump_json(by_alias=True, exclude_defaults=True).encode()
-        version = hashlib.sha256(content).hexdigest()[:32]
-        versions[location(number, shards)] = version
-        _store_state(instance, state_key(number, shards), version, content)
-    return versions
+    before = published.split(shards) if published else [None] * shards
+    for number, (shard, old) in enumerate(zip(fleet.split(shards), before, strict=True)):
+        if shard != old:
+            content = shard.model_dump_json(by_alias=True, exclude_unset=True).encode()
+            _store_state(instance, state_key(number, shards), hashlib.sha256(content).hexdigest()[:32], content)
 
 
 def latest_states(instance: DagsterInstance, shards: int) -> dict[str, str]:
@@ -78,31 +76,49 @@ def _storage(instance: DagsterInstance) -> Any:
 class Servers:
     """The code servers of a workspace file."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._path = settings.workspace
+    def __init__(self, workspace: Path) -> None:
+        self._path = workspace
 
     def reload(self, name: str) -> bool:
         """Make a location's server load its code again; False when it cannot be reached."""
-        entry = self._entries().get(name)
-        if entry is None:
+        client = self._client(name)
+        if client is None:
             logging.getLogger(__name__).warning(
                 "%s names no code server of the location %s; reload it in Dagit, or set SCOREWATCH_WORKSPACE.",
                 self._path,
                 name,
             )
             return False
-        client = DagsterGrpcClient(
-            host=entry.get("host", "localhost"),
-            port=entry.get("port"),
-            socket=entry.get("socket"),
-            use_ssl=bool(entry.get("ssl")),
-        )
         try:
             client.reload_code(timeout=RELOAD_LIMIT_S)
         except DagsterUserCodeUnreachableError as error:
             logging.getLogger(__name__).warning("the code server of %s could not be reached: %s", name, error)
             return False
         return True
+
+    def dead(self) -> list[str]:
+        """Locations whose server has lost the process that serves its code; a busy one is not dead."""
+        return [name for name in self._entries() if not self._answers(name)]
+
+    def _answers(self, name: str) -> bool:
+        client = self._client(name)
+        try:
+            if client is not None:
+                client.get_server_id(timeout=PING_LIMIT_S)
+        except DagsterUserCodeUnreachableError as error:
+            return "DEADLINE_EXCEEDED" in str(error)
+        return True
+
+    def _client(self, name: str) -> DagsterGrpcClient | None:
+        entry = self._entries().get(name)
+        if entry is None:
+            return None
+        return DagsterGrpcClient(
+            host=entry.get("host", "localhost"),
+            port=entry.get("port"),
+            socket=entry.get("socket"),
+            use_ssl=bool(entry.get("ssl")),
+        )
 
     def _entries(self) -> Mapping[str, dict[str, Any]]:
         if not self._path.exists():

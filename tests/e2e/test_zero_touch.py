@@ -158,8 +158,10 @@ def test_a_version_is_onboarded_monitored_and_retired_with_nobody_touching_anyth
     assert len([each for each in first.inputs if each.asset == "distribution"]) == 28, "with its longest window"
 
     land(s3_world.lake, day(1))
-    eventually(lambda: str(day(1)) in s3_world.judged("ke-loan"), "the partition that landed")
-    [arrived] = [result for result in s3_world.results("ke-loan", "psi") if result.partition == str(day(1))]
+    [arrived] = eventually(
+        lambda: [result for result in s3_world.results("ke-loan", "psi") if result.partition == str(day(1))],
+        "the partition that landed",
+    )
     assert (arrived.trigger, arrived.live) == ("arrival", True)
 
     s3_world.put("zm-payroll", tier=9)
