@@ -21,6 +21,9 @@ import yaml
 from monitoring_assets.results import Result
 from resources.object_store import ObjectStore, open_store
 
+# A busy machine of two cores may need it; the tests wait for conditions with limits of their own.
+pytestmark = pytest.mark.timeout(900)
+
 LANDED_DAYS = 35
 VERSIONS = 20
 
