@@ -1,11 +1,13 @@
 """Runs as processes of their own on this machine, each of which builds the group of its model version only.
 
-Dagster's default launcher runs them inside the code server's process tree, where each loads the whole location, and
-where a reload or a crash of the server takes them along.
+One process is always started ahead (`monitoring_assets.worker`), so that a run need not wait for imports. Dagster's
+default launcher runs them inside the code server's process tree, where each loads the whole location, and where a
+reload or a crash of the server takes them along.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,13 +22,16 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from monitoring_assets.instance import alive, process_tags, runs_here
 
+WORKER = ["-m", "monitoring_assets.worker"]
+
 
 class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
     """Set as ``run_launcher`` in dagster.yaml; it has no configuration."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: dict[int, subprocess.Popen[str]] = {}
+        self._ahead: subprocess.Popen[str] | None = None
         super().__init__()  # type: ignore[no-untyped-call]
 
     @property
@@ -49,7 +54,7 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
         return cls(inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start `dagster api execute_run` with what this process prints to."""
+        """Hand the run to the process that was started ahead, and start the next one."""
         run = context.dagster_run
         arguments = ExecuteRunArgs(
             job_origin=run.job_code_origin,  # type: ignore[arg-type]
@@ -57,14 +62,24 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
             instance_ref=self._instance.get_ref(),
             set_exit_code_on_failure=True,
         )
-        # Its first word is `dagster`, which need not be on the path.
-        command = [sys.executable, "-m", "dagster", *arguments.get_command_args()[1:]]
-        environ = {**os.environ, "SCOREWATCH_ONLY": only(run)}
-        child = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL)  # noqa: S603
+        # Its first word is `dagster`.
+        order = json.dumps({"arguments": arguments.get_command_args()[1:], "only": only(run)})
+        child = self._hand_over(order)
         # poll() takes leave of those that ended; they would stay as zombies.
         self._children = {pid: each for pid, each in self._children.items() if each.poll() is None}
         self._children[child.pid] = child
         self._instance.add_run_tags(run.run_id, process_tags(child.pid))
+        self._ahead = _start()
+
+    def _hand_over(self, order: str) -> subprocess.Popen[str]:
+        """Give a run to the process that waits for one; to a new one, if that has died."""
+        waiting, self._ahead = self._ahead, None
+        if waiting is not None and waiting.poll() is None:
+            try:
+                return _give(waiting, order)
+            except BrokenPipeError:
+                waiting.wait()
+        return _give(_start(), order)
 
     def terminate(self, run_id: str) -> bool:
         """Interrupt a run, which then records that it was cancelled; False when there is nothing to interrupt."""
@@ -95,6 +110,18 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
         if child is not None:
             return child.poll() is None  # os.kill() takes a zombie for alive
         return alive(process)
+
+
+def _start() -> subprocess.Popen[str]:
+    # It prints to where this process prints to.
+    return subprocess.Popen([sys.executable, *WORKER], stdin=subprocess.PIPE, text=True)  # noqa: S603
+
+
+def _give(process: subprocess.Popen[str], order: str) -> subprocess.Popen[str]:
+    assert process.stdin is not None  # noqa: S101 - it was started with a pipe
+    with process.stdin as pipe:
+        pipe.write(f"{order}\n")
+    return process
 
 
 def only(run: DagsterRun) -> str:

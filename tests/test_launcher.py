@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +66,26 @@ def test_a_run_about_one_version_builds_its_group_only(
     assert only(a_run(instance, *keys)) == expected
 
 
-def test_a_run_is_launched_by_this_python_with_its_version_and_tagged_with_its_process(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, process: Any
-) -> None:
-    launched: list[Any] = []
-
-    def popen(command: list[str], **options: Any) -> Any:
-        launched.append((command, options["env"]["SCOREWATCH_ONLY"]))
-        return process
-
-    monkeypatch.setattr(module.subprocess, "Popen", popen)
+@pytest.fixture
+def launched(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Launches a run about some assets; the processes only print what they are given, and are ended afterwards."""
+    monkeypatch.setattr(module, "WORKER", ["-c", PRINTS])
     monkeypatch.setattr(module, "ExecuteRunArgs", _Arguments)
-    run = a_run(instance, "ke/1/psi")
-    instance.run_launcher.launch_run(LaunchRunContext(run, None))
-    assert launched == [([sys.executable, "-m", "dagster", "api", "execute_run", run.run_id], "ke/1")]
-    assert instance.get_run_by_id(run.run_id).tags.items() >= process_tags(process.pid).items()
+    launcher = instance.run_launcher
+
+    def launch(*keys: str) -> dg.DagsterRun:
+        run = a_run(instance, *keys)
+        launcher.launch_run(LaunchRunContext(run, None))
+        return instance.get_run_by_id(run.run_id)
+
+    yield launch
+    for each in [*launcher._children.values(), launcher._ahead]:
+        if each is not None:
+            each.kill()
+            each.wait()
+
+
+PRINTS = "import sys; print(sys.stdin.readline(), end='')"
 
 
 class _Arguments:
@@ -88,6 +94,50 @@ class _Arguments:
 
     def get_command_args(self) -> list[str]:
         return ["dagster", "api", "execute_run", self._run_id]
+
+
+def test_a_run_is_given_to_a_process_with_its_version_and_tagged_with_it(
+    instance: dg.DagsterInstance, launched: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = launched("ke/1/psi")
+    process = instance.run_launcher._children[int(run.tags[PROCESS_TAG])]
+    assert process.wait(timeout=30) == 0
+    order = json.loads(capfd.readouterr().out)
+    assert order == {"arguments": ["api", "execute_run", run.run_id], "only": "ke/1"}
+    assert run.tags.items() >= process_tags(process.pid).items()
+
+
+def test_the_next_run_is_given_to_the_process_that_was_started_ahead(
+    instance: dg.DagsterInstance, launched: Callable[..., Any]
+) -> None:
+    launched("ke/1/psi")
+    ahead = instance.run_launcher._ahead
+    assert launched("ke/1/psi").tags[PROCESS_TAG] == str(ahead.pid)
+    assert instance.run_launcher._ahead.pid != ahead.pid
+    assert ahead.wait(timeout=30) == 0
+
+
+def test_a_process_ahead_that_was_killed_costs_no_run(
+    instance: dg.DagsterInstance, launched: Callable[..., Any]
+) -> None:
+    launched("ke/1/psi")
+    ahead = instance.run_launcher._ahead
+    ahead.kill()
+    run = launched("ke/1/psi")
+    assert run.tags[PROCESS_TAG] != str(ahead.pid)
+    assert instance.run_launcher._children[int(run.tags[PROCESS_TAG])].wait(timeout=30) == 0
+
+
+def test_a_process_ahead_ends_with_the_launcher_that_it_waits_for() -> None:
+    worker = subprocess.run(
+        [sys.executable, "-m", "monitoring_assets.worker"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (worker.returncode, worker.stdout) == (0, ""), worker.stderr
 
 
 def test_a_run_whose_process_lives_is_well_and_one_that_was_killed_has_failed(

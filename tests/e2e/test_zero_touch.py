@@ -256,7 +256,7 @@ def kill_one(stack: Any, rng: random.Random, killed: Counter[str]) -> None:
 
 KILLS = 2
 KINDS = {
-    "run": "execute_run",
+    "run": "monitoring_assets.worker",
     "daemon": "dagster._daemon",
     "control": "definitions.control",
     "models": "definitions.models",
