@@ -88,8 +88,6 @@ class Watch:
         for each in due[:SURVEYS]:
             if not each.surveyed:
                 each.idle_until = now + _MINUTE
-            # What a run is changing is to be looked at once more after it.
-            each.surveyed = each.surveyed and each.name not in busy
         for each in watched:
             if each.onboarded:
                 each.advance(now)
@@ -128,10 +126,11 @@ class Watch:
         if through or each.was_there_before(partition, there):
             each.finish(landed, now)
             return []
-        each.look_soon(partition, now)
+        each.await_run(landed, now)
         return [landed]
 
     def _see_nothing(self, each: Watched, partition: str, there: Landing, now: datetime) -> None:
+        each.ready.discard(partition)
         if each.version.current(FEATURES, partition) is not None:
             # It was there, and was used. Lakes are tidied up.
             each.look_for_correction(partition, now)
@@ -156,21 +155,21 @@ class Watch:
                     continue
             if found is None or found.due(now):
                 wanted.append(_again(task, found))
-        return wanted[:TASKS]
+        return wanted
 
     def _unhurried(self, idle: Sequence[Watched], attempts: Attempts) -> list[Task]:
         """What can wait: onboarding, what killed runs left undone, and history, some of it at a time."""
         now, marked = self._clock(), self._marked()
         awake = [each for each in idle if each.awake(now)]
         asked = [(each, each.onboarding()) for each in awake if not each.onboarded]
-        behind = (
-            (each, _guarded(each, each.judging_again, marked[each.name])) for each in awake if each.name in marked
-        )
+        left = [each for each in awake if each.onboarded and each.name in marked]
+        behind = [(each, _guarded(each, each.judging_again, marked[each.name])) for each in left]
         asked += [(each, task) for each, task in behind if task is not None]
         wanted = self._wanted(asked, _known(asked, attempts))
         if len(wanted) == TASKS:
             return wanted
-        return wanted + self._history([each for each in awake if each.onboarded and each.name not in marked], attempts)
+        others = {each for each, _ in asked}
+        return wanted + self._history([each for each in awake if each not in others], attempts)
 
     def _wanted(self, asked: Sequence[tuple[Watched, Task]], known: Mapping[str, Attempt]) -> list[Task]:
         now, wanted = self._clock(), list[Task]()
@@ -193,13 +192,13 @@ class Watch:
             elif ready:
                 asked.append((each, each.catching_up(ready)))
             else:
-                each.leave_behind(now)
+                _guarded(each, each.leave_behind, now)
         known = _known(asked, attempts)
         done = {key for key, found in known.items() if found.state == "done"}
         for each, task in asked:
             if task.key in done:
                 # What it left undone has bad data.
-                each.leave_behind(now)
+                _guarded(each, each.leave_behind, now)
         return self._wanted([(each, task) for each, task in asked if task.key not in done], known)
 
     def _ready(self, each: Watched) -> list[str]:
@@ -227,7 +226,7 @@ def _known(asked: Sequence[tuple[Watched, Task]], attempts: Attempts) -> Mapping
 
 
 def _can_be_surveyed(each: Watched, busy: Mapping[Name, set[str]]) -> bool:
-    """Whether there is something to see: runs of its history keep nobody from looking for arrivals."""
+    """Not while a run changes it; but nobody is kept from looking for arrivals by a run of history."""
     triggers = busy.get(each.name, set())
     return not triggers or not (each.onboarded or "onboarding" in triggers)
 

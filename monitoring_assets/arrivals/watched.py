@@ -60,6 +60,7 @@ class Watched:
     looks: dict[str, datetime] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
     came: set[str] = field(default_factory=set)
+    ready: set[str] = field(default_factory=set)
     idle_until: datetime | None = None
     _newest: str | None = None
     _history: list[Stretch] = field(default_factory=list)
@@ -104,6 +105,7 @@ class Watched:
         ended = {each: now for each in horizon if self._newest is None or each > self._newest}
         self.looks = ended | {each: when for each, when in self.looks.items() if each >= horizon[0]}
         self.done = {each: digest for each, digest in self.done.items() if each >= horizon[0]}
+        self.ready = {each for each in self.ready if each >= horizon[0]}
         self._newest = newest
 
     def awake(self, now: datetime) -> bool:
@@ -142,6 +144,11 @@ class Watched:
         due, later = self.deadline(partition), now + wait
         self.looks[partition] = min(later, due) if due > now else later
 
+    def await_run(self, landed: Landed, now: datetime) -> None:
+        """The data is there, and nobody has been through it."""
+        self.ready.add(landed.partition)
+        self.look_soon(landed.partition, now)
+
     def look_soon(self, partition: str, now: datetime) -> None:
         """It is about to be there, or a run is at it."""
         self.looks[partition] = now + timedelta(seconds=5)
@@ -149,6 +156,7 @@ class Watched:
     def finish(self, landed: Landed, now: datetime) -> None:
         """This data has been through everything."""
         self.done[landed.partition] = landed.digest
+        self.ready.discard(landed.partition)
         self.look_for_correction(landed.partition, now)
 
     def look_for_correction(self, partition: str, now: datetime) -> None:
@@ -165,7 +173,7 @@ class Watched:
 
         What arrived needs live results as long as there can be any, also when a backfill or onboarding came first.
         """
-        live = partition in self._recent() and not self.was_there_before(partition, found)
+        live = partition in self._recent()
         if live:
             _, end = self.version.calendar.window(partition)
             live = self.is_live(partition, max(end, arrived_at(self.version, partition) or end), now)
@@ -202,9 +210,15 @@ class Watched:
         newest = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
         return self._task("onboarding", newest, f"onboarding/{'/'.join(self.name)}/{self.member.files[:16]}")
 
-    def judging_again(self, encoded: list[str]) -> Task:
-        """The task that finishes what a run left undone behind the newest of some partitions: psi and csi of others."""
-        partitions = sorted(map(self.version.calendar.decode, encoded))[-CHUNK:]
+    def judging_again(self, encoded: list[str]) -> Task | None:
+        """The task that finishes what a run left undone behind some partitions: psi and csi of others.
+
+        None if these partitions are to be gone through again anyway.
+        """
+        waiting = self.ready.union(*(stretch.undone for stretch in self._history))
+        partitions = sorted(set(map(self.version.calendar.decode, encoded)) - waiting)[-CHUNK:]
+        if not partitions:
+            return None
         return self._task("catch-up", partitions, f"behind/{'/'.join(self.name)}/{content_digest(partitions)[:16]}")
 
     @property

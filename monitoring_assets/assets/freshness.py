@@ -27,9 +27,10 @@ class Freshness:
 
     def reach(self, partitions: Sequence[str]) -> dict[str, list[str]]:
         """Of each partition, the judged ones whose windows may hold it: itself, and those that follow."""
-        judged, length = self._version.materialised(PSI), look_back(self._version)
-        starts = ((each, bisect_left(judged, each)) for each in partitions)
-        return {each: judged[start : start + length] for each, start in starts}
+        judged = set(self._version.materialised(PSI))
+        known, length = sorted(judged.union(partitions)), look_back(self._version)
+        starts = ((each, bisect_left(known, each)) for each in partitions)
+        return {each: [other for other in known[at : at + length] if other in judged] for each, at in starts}
 
     def stale_behind(self, partitions: Sequence[str]) -> list[str]:
         """Judged partitions whose windows hold data of ``partitions`` that changed since, these themselves included."""
