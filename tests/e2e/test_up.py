@@ -165,7 +165,8 @@ def test_ctrl_c_ends_every_process_also_in_the_middle_of_a_run(
     assert code == 0, err
     assert "Traceback" not in err
     assert stack.process.alive() == []
-    assert machine.run_statuses()[0] in ("FAILURE", "SUCCESS"), "the run is not left as running"
+    # Those that were still in the queue go on there.
+    assert set(machine.run_statuses()) <= {"CANCELED", "FAILURE", "SUCCESS", "QUEUED"}, "none is left as running"
     socket.create_server(("127.0.0.1", stack.port)).close()
     assert list(machine.temporary.iterdir()) == []
 

@@ -225,7 +225,7 @@ def test_twenty_versions_are_onboarded_once_each_whatever_is_killed_meanwhile(
     eventually(all_kinds_twice, f"every kind killed twice: {killed}", limit=150)
     newest = str(day(2))
     eventually(
-        lambda: all(newest in local_world.judged(model) for model in models), f"all onboarded after {killed}", limit=300
+        lambda: all(newest in local_world.judged(model) for model in models), f"all onboarded after {killed}", limit=600
     )
     runs = eventually(lambda: onboardings(stack), "every onboarding run ended", limit=60)
     for model in models:
