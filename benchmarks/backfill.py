@@ -74,16 +74,17 @@ def _prepare(folder: Path) -> None:
     lake, model = folder / "lake", folder / "model"
     lake.mkdir()
     model.mkdir()
-    reference = _applications(generator, 20_000, START - timedelta(days=100))
+    reference = applications(generator, 20_000, START - timedelta(days=100))
     export_onnx(train(reference), model / "model.onnx")
     reference.write_parquet(model / "reference.parquet")
     (model / "model.yaml").write_text(MANIFEST.format(start=START, lake=lake))
     for day in range(DAYS):
         when = START + timedelta(days=day)
-        _applications(generator, ROWS_A_DAY, when).drop(LABEL, "timestamp").write_parquet(lake / f"{when}.parquet")
+        applications(generator, ROWS_A_DAY, when).drop(LABEL, "timestamp").write_parquet(lake / f"{when}.parquet")
 
 
-def _applications(generator: np.random.Generator, rows: int, day: date) -> pl.DataFrame:
+def applications(generator: np.random.Generator, rows: int, day: date) -> pl.DataFrame:
+    """Applications of a day like the demo's, and whether the loan was repaid."""
     income = generator.lognormal(10, 0.6, rows)
     columns = {
         "car_value": income.round(),

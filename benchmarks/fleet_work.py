@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -16,19 +17,16 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from benchmarks.fleet_store import NOW, deployed, model_name
-from monitoring_assets.arrivals.watch import SURVEYS
-from monitoring_assets.assets.factory import RESOURCE
 from monitoring_assets.fleet import FleetFile
 from monitoring_assets.instance import open_instance
 from monitoring_assets.onboarding import utc_now
 from monitoring_assets.refresh import Refresher
-from monitoring_assets.sensors.arrivals import arrivals_sensor
 from monitoring_assets.sensors.reloading import latest_states
 from resources.object_store.s3 import s3_client
 from resources.settings import Settings
 
 TICKS = 9
-ADDED = 5
+ADDED = 9
 EVERY = timedelta(seconds=5)
 """What the daemon leaves between two ticks of a sensor."""
 
@@ -66,22 +64,26 @@ def control(settings: Settings, instance: dg.DagsterInstance) -> Figures:
 
     meter = Meter(settings)
     first, versions = meter.of(lambda: _look_until_all_are_read(settings))
-    sensor = defs().get_repository_def().get_sensor_def("registry")
-    cursor = _told(settings, instance, _tick(sensor, instance, None).cursor)
-    idle = [meter.of(lambda: _tick(sensor, instance, cursor)) for _ in range(TICKS)]
-    _expect({tick.skip_message for _, tick in idle}, {"nothing changed in the registry"})
+    repository = defs().get_repository_def()
+
+    def tick(cursor: str | None) -> tuple[Cost, Any]:
+        return meter.of(lambda: _tick(repository, "registry", instance, cursor))
+
+    cursor = _told(settings, instance, tick(None)[1].cursor)
+    idle = [tick(cursor) for _ in range(TICKS)]
+    _expect({done.skip_message for _, done in idle}, {"nothing changed in the registry"})
     adding = []
     for number in range(versions, versions + ADDED):
         for key, data in deployed(model_name(number)).items():
             settings.open_registry().put(key, data)
-        cost, tick = meter.of(lambda: _tick(sensor, instance, cursor))
+        cost, done = tick(cursor)
         adding.append(cost)
-        cursor = _told(settings, instance, tick.cursor)
+        cursor = _told(settings, instance, done.cursor)
     _expect(len(FleetFile(settings.open_store()).read().registered), versions + ADDED)
     for number in range(versions, versions + ADDED):
         for key in deployed(model_name(number)):
             settings.open_registry().delete(key)
-    _tick(sensor, instance, cursor)
+    tick(cursor)
     _expect(len(FleetFile(settings.open_store()).read().registered), versions)
     costs = [cost for cost, _ in idle]
     return {
@@ -107,15 +109,19 @@ def arrivals(settings: Settings, instance: dg.DagsterInstance) -> Figures:
     """A tick of every shard in turn when nothing changed, at the pace of the daemon; and the longest tick before that,
     in which a process that has just begun takes stock.
     """
+    from monitoring_assets.arrivals.watch import SURVEYS
+    from monitoring_assets.sensors.arrivals import arrivals_sensor
+
     meter, now = Meter(settings), [NOW]
     fleet = FleetFile(settings.open_store()).read()
     shards = [fleet.shard(number, settings.shards).members for number in range(settings.shards)]
     sensors = [arrivals_sensor(settings, members, lambda: now[0]) for members in shards]
+    repositories = [dg.Definitions(sensors=[sensor]).get_repository_def() for sensor in sensors]
 
     def round_of_ticks() -> list[Cost]:
         now[0] += EVERY
-        ticks = [meter.of(lambda each=each: _tick(each, instance, None)) for each in sensors]
-        _expect({tick.skip_message for _, tick in ticks}, {"nothing has landed that is not done"})
+        ticks = [meter.of(partial(_tick, each, "arrivals", instance, None)) for each in repositories]
+        _expect({done.skip_message for _, done in ticks}, {"nothing has landed that is not done"})
         return [cost for cost, _ in ticks]
 
     surveying = [round_of_ticks() for _ in range(ceil(max(map(len, shards)) / SURVEYS))]
@@ -127,16 +133,20 @@ def arrivals(settings: Settings, instance: dg.DagsterInstance) -> Figures:
 
 
 def load(settings: Settings, _: dg.DagsterInstance) -> Figures:
-    """A `models` location as its code server loads it; the number of its assets."""
+    """A `models` location as its code server loads it."""
     from monitoring_assets.definitions.models import defs
 
     repository = defs().get_repository_def()
     repository.load_all_definitions()
-    return {"assets": len(list(repository.asset_graph.get_all_asset_keys()))}
+    versions = 1 if settings.only else len(FleetFile(settings.open_store()).read().registered)
+    _expect(len(list(repository.asset_graph.get_all_asset_keys())), versions * 7)
+    return {}
 
 
-def _tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str | None) -> Any:
-    return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
+def _tick(repository: dg.RepositoryDefinition, sensor: str, instance: dg.DagsterInstance, cursor: str | None) -> Any:
+    """Evaluate a sensor as a code server does, which opens the instance for every tick."""
+    with dg.SensorEvaluationContext(instance.get_ref(), cursor=cursor, repository_def=repository) as context:
+        return repository.get_sensor_def(sensor).evaluate_tick(context)
 
 
 def _named(name: str, costs: Sequence[Cost]) -> Figures:
