@@ -48,7 +48,6 @@ def _fleet(versions: int) -> Figures:
         loads = _loads(environment) if versions == SHARD else {}
     figures: Figures = json.loads(control.output) | json.loads(arrivals.output)
     figures["fleet.control_gib"] = control.peak_gib
-    figures["onboarding.add_one_beyond_tick_s"] = figures["onboarding.add_one_s"] - figures["onboarding.tick_s"]
     return {f"{name}_{versions}": figure for name, figure in figures.items()} | loads
 
 
