@@ -11,7 +11,7 @@ from monitoring_assets.arrivals import agenda
 from monitoring_assets.quarantine import Quarantined, keep_back, release
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-START, YESTERDAY, TODAY = date(2026, 1, 1), "2026-01-19", "2026-01-20"
+START, YESTERDAY = date(2026, 1, 1), "2026-01-19"
 MIDNIGHT = datetime(2026, 1, 20, tzinfo=UTC)
 NIGHTLY = {"every": "day", "timezone": "UTC", "start": START}
 
