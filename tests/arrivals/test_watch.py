@@ -164,6 +164,7 @@ class TestCorrections:
         watched.land(YESTERDAY, rows=b"no Parquet")
         assert asked(watched.go_on()) == [("arrival", (YESTERDAY,))]
         assert [each.status for each in watched.results(YESTERDAY)] == ["insufficient_data"]
+        watched.lender.now += HOUR
         watched.reload()
         assert watched.go_on(hours=3) == []
         watched.land(YESTERDAY, rows=watched.lender.rows(YESTERDAY))

@@ -257,7 +257,7 @@ def _a_free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _eventually(condition: Callable[[], Any], what: str, limit: float = 60.0) -> Any:
+def _eventually(condition: Callable[[], Any], what: str, limit: float = 180.0) -> Any:
     end = time.monotonic() + limit
     while time.monotonic() < end:
         if found := condition():
@@ -268,7 +268,7 @@ def _eventually(condition: Callable[[], Any], what: str, limit: float = 60.0) ->
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Any]:
-    """``eventually(condition, what, limit=60.0)``: its first true value; fails after ``limit`` seconds."""
+    """``eventually(condition, what, limit=180.0)``: its first true value; fails after ``limit`` seconds."""
     return _eventually
 
 

@@ -154,7 +154,7 @@ def test_a_version_is_onboarded_monitored_and_retired_with_nobody_touching_anyth
     eventually(
         lambda: s3_world.judged("ke-loan") == {str(day(back)) for back in range(2, LANDED_DAYS + 1)},
         "all of its history",
-        limit=90,
+        limit=300,
     )
     assert not any(result.live for result in s3_world.results("ke-loan", "psi")), "the past pages nobody"
     first, *_ = [result for result in s3_world.results("ke-loan", "psi") if result.partition == str(day(2))]
@@ -222,12 +222,12 @@ def test_twenty_versions_are_onboarded_once_each_whatever_is_killed_meanwhile(
         eventually(lambda: time.monotonic() > pause, "the next kill")
         return all(killed[kind] >= 2 for kind in KINDS)
 
-    eventually(all_kinds_twice, f"every kind killed twice: {killed}", limit=150)
+    eventually(all_kinds_twice, f"every kind killed twice: {killed}", limit=300)
     newest = str(day(2))
     eventually(
         lambda: all(newest in local_world.judged(model) for model in models), f"all onboarded after {killed}", limit=600
     )
-    runs = eventually(lambda: onboardings(stack), "every onboarding run ended", limit=60)
+    runs = eventually(lambda: onboardings(stack), "every onboarding run ended", limit=300)
     for model in models:
         assert len(list(local_world.store.list(f"reference/{model}/1.0.0/"))) == 1
         own = Counter(run["status"] for run in runs if run["scorewatch/work"].startswith(f"onboarding/{model}/"))
