@@ -49,7 +49,7 @@ def test_what_died_of_infrastructure_is_tried_again_later_and_later(watched: Any
 def test_other_data_is_a_new_start(watched: Any) -> None:
     watched.lender.now = MIDNIGHT + HOUR
     watched.land(YESTERDAY)
-    for _ in range(100):
+    for _ in range(20):
         watched.tick()
         watched.runs.fail()
         watched.lender.now += timedelta(seconds=30)

@@ -22,10 +22,10 @@ def days(first: str, count: int) -> list[str]:
 
 
 def test_the_newest_window_comes_first_and_of_psi_only_the_newest_then_history(story: Any, asked: Any) -> None:
-    every_day = days("2025-12-01", 50)
+    every_day = days("2025-12-16", 35)
     story.lender.now = MIDNIGHT + HOUR
     story.land(*every_day, at=MIDNIGHT - HOUR)
-    story.deploy(partitions=NIGHTLY | {"start": date(2025, 12, 1)})
+    story.deploy(partitions=NIGHTLY | {"start": date(2025, 12, 16)})
     [onboarding] = story.tick()
     assert (onboarding.trigger, onboarding.priority > -10) == ("onboarding", True)
     story.runs.finish()

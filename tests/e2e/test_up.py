@@ -165,8 +165,9 @@ def test_ctrl_c_ends_every_process_also_in_the_middle_of_a_run(
     assert code == 0, err
     assert "Traceback" not in err
     assert stack.process.alive() == []
-    # Those that were still in the queue go on there.
-    assert set(machine.run_statuses()) <= {"CANCELED", "FAILURE", "SUCCESS", "QUEUED"}, "none is left as running"
+    # Those in the queue go on there; one that had no time to begin is taken for failed by the next stack's monitoring.
+    left_alone = {"QUEUED", "STARTING"}
+    assert set(machine.run_statuses()) <= {"CANCELED", "FAILURE", "SUCCESS"} | left_alone, "none is left as running"
     socket.create_server(("127.0.0.1", stack.port)).close()
     assert list(machine.temporary.iterdir()) == []
 
