@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from resources.object_store.s3 import s3_client
 from resources.settings import Settings
 
 TICKS = 9
-ADDED = 9
+ADDED = 25
 EVERY = timedelta(seconds=5)
 """What the daemon leaves between two ticks of a sensor."""
 
@@ -54,7 +55,10 @@ class Meter:
         self._sent += 1
 
     def of(self, work: Callable[[], Any]) -> tuple[Cost, Any]:
-        """What a call costs, and what it returns."""
+        """What a call costs, and what it returns; without the garbage of earlier ones, which takes .2 s of a large
+        fleet's process, whichever tick it falls into.
+        """
+        gc.collect()
         sent, wall, cpu = self._sent, time.perf_counter(), time.process_time()
         result = work()
         return Cost(time.perf_counter() - wall, time.process_time() - cpu, self._sent - sent), result

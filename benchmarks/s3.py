@@ -28,17 +28,19 @@ Put = Callable[[str, str, bytes, datetime], None]
 
 
 class _Keys(_VersionedKeyStore):
-    """The objects of a bucket, by their names, which are in order whenever somebody lists them."""
+    """The objects of a bucket, by their names, which are in order from the first listing on."""
 
     def __init__(self) -> None:
         super().__init__()
         self._names: list[str] = []
-        self._ordered = True
+        self._ordered = False
 
     def setlist(self, key: str, list_: Any) -> None:
         if key not in self:
-            self._names.append(key)
-            self._ordered = False
+            if self._ordered:
+                bisect.insort(self._names, key)
+            else:
+                self._names.append(key)
         super().setlist(key, list_)
 
     def pop(self, key: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 MANIFEST_FILE = "model.yaml"
-FLEET = "fleet/snapshot.json"
+FLEET = "fleet/snapshot/"
 REGISTRY_PARTITION = "registry"
 """Stands for the partition in results about a version as a whole; no calendar has a key like it."""
 DATA = "data/"
@@ -13,6 +13,11 @@ REJUDGE = "rejudge/"
 POINTER_FILE = "current.json"
 
 _IN_DATASET = re.compile(rf"({DATA}[^/]+/[^/]+/[^/]+/[^/]+)/({re.escape(POINTER_FILE)}|[0-9a-f]{{64}}/[^/]+)")
+
+
+def fleet_part(number: int) -> str:
+    """One of the files in which the fleet is kept."""
+    return f"{FLEET}{number:02d}.json"
 
 
 def registry_folder(model: str, version: str) -> str:

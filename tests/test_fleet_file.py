@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring_assets import layout
-from monitoring_assets.fleet import Fleet, FleetFile, Member, Registered, Shard, shard_of
+from monitoring_assets.fleet import PARTS, Fleet, FleetFile, Member, Registered, Shard, shard_of
 from monitoring_assets.manifest import Manifest, identity_digest
 from resources.errors import InfrastructureError
 from resources.object_store import Blob, LocalStore
@@ -214,7 +214,7 @@ def test_before_the_first_scan_the_file_holds_an_empty_fleet(store: CountingStor
 
 def test_the_file_is_read_again_only_when_somebody_else_wrote_it(store: CountingStore) -> None:
     ours, theirs = FleetFile(store), FleetFile(store)
-    first, second = fleet_of(SMALLEST), fleet_of(SMALLEST, {**SMALLEST, "version": "2"})
+    first, second = fleet_of(SMALLEST), fleet_of({**SMALLEST, "owner": "fraud"})
     ours.write(first)
     assert ours.read() is first
     assert store.gets == 0
@@ -226,8 +226,44 @@ def test_the_file_is_read_again_only_when_somebody_else_wrote_it(store: Counting
     assert ours.read() == second
     assert ours.read() == second
     assert store.gets == 2
-    store.delete(layout.FLEET)
+    [part] = store.list(layout.FLEET)
+    store.delete(part.key)
     assert ours.read() == Fleet()
+
+
+def versions(count: int) -> list[dict[str, Any]]:
+    return [{**SMALLEST, "version": f"{number:03d}"} for number in range(count)]
+
+
+def test_one_version_more_is_one_part_more_to_write_and_to_read(store: CountingStore) -> None:
+    ours, theirs = FleetFile(store), FleetFile(store)
+    ours.write(fleet_of(*versions(300)))
+    assert theirs.read() == fleet_of(*versions(300))
+    before, reads = {info.key: info.fingerprint for info in store.list(layout.FLEET)}, store.gets
+    assert reads == len(before) == PARTS
+    ours.write(fleet_of(*versions(301)))
+    assert len({(info.key, info.fingerprint) for info in store.list(layout.FLEET)} - before.items()) == 1
+    assert theirs.read() == fleet_of(*versions(301))
+    assert store.gets == reads + 1
+
+
+def test_versions_that_are_gone_are_in_no_part_any_more(store: CountingStore) -> None:
+    file, few = FleetFile(store), fleet_of(*versions(2))
+    file.write(fleet_of(*versions(100)))
+    file.write(few)
+    assert file.read() is few
+    assert FleetFile(store).read() == few
+    assert len(list(store.list(layout.FLEET))) <= 2
+
+
+def test_a_damaged_part_hides_the_versions_of_no_other(store: CountingStore) -> None:
+    whole = fleet_of(*versions(100))
+    FleetFile(store).write(whole)
+    first, *_ = store.list(layout.FLEET)
+    store.put(first.key, b"[]")
+    found = FleetFile(store).read().registered
+    assert 80 < len(found) < 100
+    assert all(each in whole.registered for each in found)
 
 
 @pytest.mark.parametrize(
@@ -247,11 +283,12 @@ def test_a_damaged_or_foreign_file_is_an_empty_fleet_until_it_is_written_again(
 ) -> None:
     file, found = FleetFile(store), fleet_of(SMALLEST)
     file.write(found)
-    whole = store.get(layout.FLEET)
+    [part] = store.list(layout.FLEET)
+    whole = store.get(part.key)
     assert whole is not None
     damaged = damage(whole.data)
     assert damaged != whole.data
-    store.put(layout.FLEET, damaged)
+    store.put(part.key, damaged)
     for each in (file, FleetFile(store)):
         assert each.read() == Fleet()
         assert each.read() == Fleet()
@@ -261,8 +298,7 @@ def test_a_damaged_or_foreign_file_is_an_empty_fleet_until_it_is_written_again(
 
 def test_a_store_that_cannot_be_reached_is_an_error_and_no_empty_fleet(s3_lender: Any, fault: Any) -> None:
     FleetFile(s3_lender.store).write(fleet_of(SMALLEST))
-    for method in ("HEAD", "GET"):
-        fault(method, "403 Forbidden", "AccessDenied")
-        with pytest.raises(InfrastructureError):
-            FleetFile(s3_lender.store).read()
+    fault("GET", "403 Forbidden", "AccessDenied")
+    with pytest.raises(InfrastructureError):
+        FleetFile(s3_lender.store).read()
     assert FleetFile(s3_lender.store).read() == fleet_of(SMALLEST)
