@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from benchmarks.fleet_store import NOW, deployed, model_name
-from monitoring_assets.fleet import FleetFile
+from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.instance import open_instance
 from monitoring_assets.onboarding import utc_now
 from monitoring_assets.refresh import Refresher

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from monitoring_assets.fleet import THREADS, Fleet, FleetFile, Name, Registered, Scan, scan
+from monitoring_assets.fleet import THREADS, Fleet, Name, Registered, Scan, scan
+from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.quarantine import Quarantined, keep_back, kept_back, release
 from monitoring_assets.version import Clock
 from resources.settings import Settings

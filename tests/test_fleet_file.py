@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring_assets import layout
-from monitoring_assets.fleet import PARTS, Fleet, FleetFile, Member, Registered, Shard, shard_of
+from monitoring_assets.fleet import Fleet, Member, Registered, Shard, shard_of
+from monitoring_assets.fleet_file import PARTS, FleetFile
 from monitoring_assets.manifest import Manifest, identity_digest
 from resources.errors import InfrastructureError
 from resources.object_store import Blob, LocalStore

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from monitoring_assets import fleet, layout
-from monitoring_assets.fleet import FleetFile, Registered
+from monitoring_assets.fleet import Registered
+from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.quarantine import Quarantined, keep_back, kept_back
 from monitoring_assets.refresh import Refreshed, Refresher
 from monitoring_assets.results import Result

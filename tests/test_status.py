@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from monitoring_assets.assets import pipeline
-from monitoring_assets.fleet import FleetFile
+from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.quarantine import Quarantined, keep_back
 from monitoring_assets.refresh import Refresher
 from monitoring_assets.results import Metric, Result, gravest, write_result

@@ -32,7 +32,7 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
     Each with its newest live partition, the column that moved most in it, and the time since that partition's end.
     Where nothing is live yet, the newest partition that was judged, marked (history). It changes nothing.
     """
-    from monitoring_assets.fleet import FleetFile
+    from monitoring_assets.fleet_file import FleetFile
     from monitoring_assets.status import GRAVEST_FIRST
 
     registered = FleetFile(settings.open_store()).read().registered

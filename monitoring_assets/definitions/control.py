@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from monitoring_assets.fleet import FleetFile
+from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.onboarding import utc_now
 from monitoring_assets.sensors.registry import CHECK, REGISTRY, Report, registry_sensor
 from monitoring_assets.sweep import sweep
