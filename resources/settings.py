@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from resources.errors import BadInput
 from resources.object_store import ObjectStore, open_store, parse_uri
+from resources.secrets import Secret, read_secret
 
 Orchestrator = Literal["dagster", "airflow"]
 
@@ -30,6 +32,11 @@ _OWN_NAMES = (
     "SHARD",
     "ONLY",
     "WORKSPACE",
+    "PAGERDUTY_ROUTING_KEY",
+    "PAGERDUTY_ROUTING_KEY_FILE",
+    "PAGERDUTY_URL",
+    "DATADOG_URL",
+    "DAGIT_URL",
 )
 # Read by the models' own containers.
 _OTHER_NAMES = ("FEATURES_URI", "SCORES_URI")
@@ -40,7 +47,7 @@ MAX_SHARDS = 100
 class Settings(BaseModel):
     """The settings of one process. Paths are absolute, URIs have no slash at their end."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     home: Path
     store_uri: str
@@ -48,6 +55,7 @@ class Settings(BaseModel):
     allowed_sources: tuple[str, ...]
     s3_endpoint: str | None
     env: str
+    """What this installation is called in alerts and metrics."""
     dagster_home: Path
     orchestrator: Orchestrator
     """Who schedules; the other one shows, backfills and re-runs."""
@@ -59,10 +67,23 @@ class Settings(BaseModel):
     """Model and version of the one run that this process is for; it builds no other group."""
     workspace: Path
     """Dagster's workspace file, which says where the code servers are reached."""
+    dagit_url: str
+    """Where people open Dagster's pages; alerts link to it."""
+    pagerduty_key: Secret | None
+    """Without it no page is sent."""
+    pagerduty_url: str
+    datadog_key: Secret | None
+    """Without it no metric is sent."""
+    datadog_app_key: Secret | None
+    """For dashboards and monitors only."""
+    datadog_site: str
+    datadog_url: str | None
+    """Where metrics go instead of to the site, such as a relay."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], cwd: Path) -> Settings:
-        """Settings from SCOREWATCH_* (and DAGSTER_HOME, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL).
+        """Settings from SCOREWATCH_* (and DAGSTER_HOME, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, DD_API_KEY, DD_APP_KEY,
+        DD_SITE). A key is read from the file that its variable with _FILE at the end names, if that one is set.
 
         Relative paths start at `cwd`. An empty variable counts as unset, except SCOREWATCH_ALLOWED_SOURCES: nobody
         means "everything" by it.
@@ -79,13 +100,20 @@ class Settings(BaseModel):
             registry_uri=registry,
             allowed_sources=_allowed_sources(environ.get("SCOREWATCH_ALLOWED_SOURCES"), store),
             s3_endpoint=_s3_endpoint(environ),
-            env=environ.get("SCOREWATCH_ENV") or "local",
+            env=_env(environ.get("SCOREWATCH_ENV") or "local"),
             dagster_home=_absolute(cwd, environ.get("DAGSTER_HOME") or home / "dagster"),
             orchestrator=_orchestrator(environ.get("SCOREWATCH_ORCHESTRATOR") or "dagster"),
             shards=shards,
             shard=_number(environ, "SCOREWATCH_SHARD", 0, range(shards)),
             only=_only(environ.get("SCOREWATCH_ONLY")),
             workspace=_absolute(cwd, environ.get("SCOREWATCH_WORKSPACE") or home / "workspace.yaml"),
+            dagit_url=_url(environ, "SCOREWATCH_DAGIT_URL") or "http://127.0.0.1:3000",
+            pagerduty_key=read_secret(environ, "SCOREWATCH_PAGERDUTY_ROUTING_KEY", cwd),
+            pagerduty_url=_url(environ, "SCOREWATCH_PAGERDUTY_URL") or "https://events.pagerduty.com",
+            datadog_key=read_secret(environ, "DD_API_KEY", cwd),
+            datadog_app_key=read_secret(environ, "DD_APP_KEY", cwd),
+            datadog_site=_site(environ.get("DD_SITE") or "datadoghq.com"),
+            datadog_url=_url(environ, "SCOREWATCH_DATADOG_URL"),
         )
 
     def open_store(self) -> ObjectStore:
@@ -161,9 +189,38 @@ def _allowed_sources(value: str | None, store: str) -> tuple[str, ...]:
 def _s3_endpoint(environ: Mapping[str, str]) -> str | None:
     for name in ("SCOREWATCH_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if value := environ.get(name):
-            url = urlsplit(value)
-            if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc:
+            if not _is_url(value):
                 # The value is left out: it may hold a password.
                 raise BadInput(f"{name} is not an endpoint. Write http(s)://host:port, without a user name.")
             return value.removesuffix("/")
     return None
+
+
+def _env(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_-]{1,50}", value):
+        raise BadInput(f"SCOREWATCH_ENV is {value[:60]!r}. Write up to 50 of a-z, 0-9, - and _, such as production.")
+    return value
+
+
+def _site(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", value):
+        raise BadInput(f"DD_SITE is {value[:80]!r}. Write a site of Datadog, such as datadoghq.com or datadoghq.eu.")
+    return value
+
+
+def _url(environ: Mapping[str, str], name: str) -> str | None:
+    value = environ.get(name)
+    if not value:
+        return None
+    if not _is_url(value) or "?" in value or "#" in value:
+        # As above.
+        raise BadInput(f"{name} is not an address. Write http(s)://host:port/path, without a user name.")
+    return value.rstrip("/")
+
+
+def _is_url(value: str) -> bool:
+    try:
+        url = urlsplit(value)
+        return url.scheme in ("http", "https") and bool(url.hostname) and "@" not in url.netloc and url.port != 0
+    except ValueError:
+        return False

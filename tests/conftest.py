@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from monitoring_assets.stability.psi import FloatArray, IntArray
     from monitoring_assets.version import ModelVersion
     from resources.settings import Settings
+    from tests.recorders import Recorder
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -363,3 +364,15 @@ def s3_lender(s3_server: S3Server, new_bucket: Callable[[], str], tmp_path: Path
         "SCOREWATCH_S3_ENDPOINT": s3_server.endpoint,
     }
     return Lender(Settings.from_environment(environ, tmp_path), lake, tmp_path / "models")
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """PagerDuty and Datadog on this machine. What they refused as malformed fails the test that does not clear it."""
+    from tests.recorders import Recorder
+
+    services = Recorder()
+    services.start()
+    yield services
+    services.stop()
+    assert services.problems == []

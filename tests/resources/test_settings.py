@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from resources.errors import BadInput
-from resources.settings import Settings
+from resources.secrets import Secret
+from resources.settings import KNOWN_NAMES, Settings
 
 CWD = Path("/work-of/somebody")
 
@@ -29,6 +30,13 @@ def test_an_empty_environment_keeps_everything_below_the_current_folder() -> Non
         shard=0,
         only=None,
         workspace=CWD / ".scorewatch/workspace.yaml",
+        dagit_url="http://127.0.0.1:3000",
+        pagerduty_key=None,
+        pagerduty_url="https://events.pagerduty.com",
+        datadog_key=None,
+        datadog_app_key=None,
+        datadog_site="datadoghq.com",
+        datadog_url=None,
     )
 
 
@@ -78,8 +86,9 @@ def test_a_store_that_is_no_uri_is_refused_by_the_variable_s_name(name: str, val
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    names = ("HOME", "STORE", "REGISTRY", "S3_ENDPOINT", "ENV")
-    assert settings(**{f"SCOREWATCH_{name}": "" for name in names}, DAGSTER_HOME="") == settings()
+    names = [name for name in KNOWN_NAMES if name != "SCOREWATCH_ALLOWED_SOURCES"]
+    others = ("DAGSTER_HOME", "DD_API_KEY", "DD_API_KEY_FILE", "DD_APP_KEY", "DD_APP_KEY_FILE", "DD_SITE")
+    assert settings(**dict.fromkeys((*names, *others), "")) == settings()
 
 
 def test_the_own_endpoint_goes_before_amazon_s_variables() -> None:
@@ -148,6 +157,48 @@ def test_what_cannot_be_is_refused_with_what_can(name: str, value: str, expected
 @pytest.mark.parametrize("name", ["FEATURES_URI", "SCORES_URI"])
 def test_names_that_other_parts_read_are_known(name: str) -> None:
     assert settings(**{f"SCOREWATCH_{name}": "x", "HOME": "/root", "SCOREWATCHER": "x"}) == settings()
+
+
+def test_the_services_that_alerts_go_to_are_off_without_keys_and_elsewhere_on_demand() -> None:
+    found = settings(
+        SCOREWATCH_PAGERDUTY_ROUTING_KEY="routing",
+        SCOREWATCH_PAGERDUTY_URL="http://relay:8080/pagerduty/",
+        SCOREWATCH_DATADOG_URL="https://relay",
+        SCOREWATCH_DAGIT_URL="https://dagit.lender.example/prod/",
+        DD_API_KEY="api",
+        DD_APP_KEY="app",
+        DD_SITE="us5.datadoghq.com",
+    )
+    assert (found.pagerduty_key, found.datadog_key, found.datadog_app_key) == tuple(
+        map(Secret, ("routing", "api", "app"))
+    )
+    assert found.pagerduty_url == "http://relay:8080/pagerduty"
+    assert found.datadog_url == "https://relay"
+    assert found.dagit_url == "https://dagit.lender.example/prod"
+    assert found.datadog_site == "us5.datadoghq.com"
+
+
+@pytest.mark.parametrize("name", ["SCOREWATCH_PAGERDUTY_URL", "SCOREWATCH_DATADOG_URL", "SCOREWATCH_DAGIT_URL"])
+@pytest.mark.parametrize(
+    "value",
+    ["relay:8080", "ftp://relay", "http://", "https://user:hunter2@relay", "https://relay?key=hunter2", "http://r:x"],
+)
+def test_an_address_that_is_none_is_refused_without_being_shown(name: str, value: str) -> None:
+    with pytest.raises(BadInput, match=f"{name} is not an address. Write http") as refused:
+        settings(**{name: value})
+    assert value not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["Production", "kenya prod", "p" * 51, "prod/ke", "produção"])
+def test_the_name_of_an_installation_fits_into_tags_and_keys(value: str) -> None:
+    with pytest.raises(BadInput, match=r"SCOREWATCH_ENV is .* a-z, 0-9"):
+        settings(SCOREWATCH_ENV=value)
+
+
+@pytest.mark.parametrize("value", ["https://app.datadoghq.eu", "eu", "datadoghq.com/", "api.datadoghq.com:443"])
+def test_a_site_is_the_name_of_a_host(value: str) -> None:
+    with pytest.raises(BadInput, match=r"DD_SITE is .* such as datadoghq\.com"):
+        settings(DD_SITE=value)
 
 
 def test_settings_do_not_change() -> None:
