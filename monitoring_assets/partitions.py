@@ -15,6 +15,7 @@ import difflib
 import functools
 import re
 import zoneinfo
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, get_args
@@ -55,6 +56,11 @@ _HOUR = timedelta(hours=1)
 def windows_for(every: Frequency) -> tuple[int, ...]:
     """The lengths, in partitions, of the windows over which a partition is judged, shortest first."""
     return _WINDOWS[every]
+
+
+def cycle_length(every: Frequency) -> int:
+    """Partitions in a week, the cycle in which hours and days repeat themselves; 0 for weeks and months."""
+    return {"hour": 168, "day": 7}.get(every, 0)
 
 
 def period_start(every: Frequency, day: date) -> date:
@@ -163,6 +169,17 @@ class PartitionCalendar:
         step = 7 if self.every == "day" else 1
         earlier = (index - step * back for back in range(n, 0, -1))
         return [self._key(each) for each in earlier if each >= self._first]
+
+    def earlier_cycles(self, key: str) -> list[str]:
+        """The keys at the same place of the cycles before `key`, oldest first; for days and hours, otherwise none.
+
+        These are the same weekday of 8 weeks and the same day of 3 months (of a shorter month its last), an hour's at
+        the same hour. Fewer where the calendar begins. Raises `BadInput` for no key.
+        """
+        index, week = self._parse(key), cycle_length(self.every)
+        months = {_to_index(self.every, _months_before(_from_index(self.every, index), n)) for n in range(1, 4)}
+        earlier = months.union(index - week * n for n in range(1, 9)) if week else ()
+        return [self._key(each) for each in sorted(earlier) if each >= self._first]
 
     def latest_complete(self, now: datetime) -> str | None:
         """The newest key whose window has ended at `now` (aware); None before the end of the first window."""
@@ -280,3 +297,8 @@ def _from_index(every: Frequency, index: int) -> datetime:
     if every == "week":
         return _midnight(date.fromordinal(index * 7 + 1))
     return _midnight(date(index // 12, index % 12 + 1, 1))
+
+
+def _months_before(wall: datetime, months: int) -> datetime:
+    year, month = divmod(wall.year * 12 + wall.month - 1 - months, 12)
+    return wall.replace(year=year, month=month + 1, day=min(wall.day, monthrange(year, month + 1)[1]))

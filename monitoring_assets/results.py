@@ -39,7 +39,13 @@ class Input(BaseModel):
 
 
 class Metric(BaseModel):
-    """One number of a result. ``window`` is a length in partitions, ``partitions`` the keys that carried it."""
+    """One number of a result. ``window`` is a length in partitions, ``partitions`` the keys that carried it.
+
+    ``significant`` is p below the column's level: evidence, whatever the effect. In a window in which some policy could
+    breach (evidence, and a net PSI of at least .02), ``net_without_worst`` is what is left without its worst partition,
+    if it is longer than one, and ``season_net_value`` and ``season_significant`` are net PSI and evidence against the
+    earlier cycles, if it is shorter than one; they are None where there are none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -52,6 +58,10 @@ class Metric(BaseModel):
     net_value: float | None = None
     n: int | None = None
     p_value: float | None = None
+    significant: bool | None = None
+    net_without_worst: float | None = None
+    season_net_value: float | None = None
+    season_significant: bool | None = None
     threshold: float | None = None
     status: Status = "ok"
     note: str | None = None

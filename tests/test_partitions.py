@@ -15,6 +15,7 @@ from monitoring_assets.partitions import (
     Frequency,
     PartitionCalendar,
     calendar_problems,
+    cycle_length,
     period_start,
     windows_for,
 )
@@ -183,6 +184,50 @@ def test_same_weekday_steps_by_weeks_for_days_and_by_one_for_the_others() -> Non
     assert hours.same_weekday("2026-03-02-00:00", 2) == ["2026-03-01-22:00", "2026-03-01-23:00"]
     months = PartitionCalendar("month", "UTC", date(2025, 12, 1))
     assert months.same_weekday("2026-03-01", 9) == ["2025-12-01", "2026-01-01", "2026-02-01"]
+
+
+def test_earlier_cycles_of_a_day_are_its_weekday_of_eight_weeks_and_its_day_of_three_months() -> None:
+    days = PartitionCalendar("day", "Africa/Nairobi", date(2025, 6, 1))
+    weeks = ["2026-01-20", "2026-01-27", "2026-02-03", "2026-02-10", "2026-02-17", "2026-02-24", "2026-03-03"]
+    # The 17th of February is both.
+    assert days.earlier_cycles("2026-03-17") == ["2025-12-17", "2026-01-17", *weeks, "2026-03-10"]
+    assert days.earlier_cycles("2025-06-01") == []
+    assert days.earlier_cycles("2025-07-03") == ["2025-06-03", "2025-06-05", "2025-06-12", "2025-06-19", "2025-06-26"]
+
+
+@pytest.mark.parametrize(
+    ("key", "months"),
+    [
+        ("2026-05-31", ["2026-02-28", "2026-03-31", "2026-04-30"]),
+        ("2024-03-30", ["2023-12-30", "2024-01-30", "2024-02-29"]),
+        ("2026-01-15", ["2025-10-15", "2025-11-15", "2025-12-15"]),
+    ],
+)
+def test_a_shorter_month_is_compared_by_its_last_day(key: str, months: list[str]) -> None:
+    calendar = PartitionCalendar("day", "UTC", date(2020, 1, 1))
+    weeks = {(date.fromisoformat(key) - timedelta(weeks=back)).isoformat() for back in range(1, 9)}
+    assert sorted({*calendar.earlier_cycles(key)} - weeks) == sorted({*months} - weeks)
+    assert {*months} <= {*calendar.earlier_cycles(key)}
+
+
+def test_earlier_cycles_of_an_hour_are_the_same_hour_of_these_days() -> None:
+    hours, days = (PartitionCalendar(every, "UTC", date(2025, 6, 1)) for every in EVERY[:2])
+    wanted = [f"{day}-23:00" for day in days.earlier_cycles("2026-03-31")]
+    assert hours.earlier_cycles("2026-03-31-23:00") == wanted
+
+
+@pytest.mark.parametrize("every", ["week", "month"])
+def test_weeks_and_months_have_no_cycle(every: Frequency) -> None:
+    calendar = PartitionCalendar(every, "UTC", date(2024, 1, 1))
+    assert cycle_length(every) == 0
+    assert calendar.earlier_cycles("2024-04-01") == []
+
+
+def test_earlier_cycles_begin_with_the_calendar_and_ask_for_a_key() -> None:
+    calendar = PartitionCalendar("day", "UTC", date(2000, 1, 1))
+    assert calendar.earlier_cycles("2000-01-08") == ["2000-01-01"]
+    with pytest.raises(BadInput, match="is not a partition key"):
+        calendar.earlier_cycles("2000-1-8")
 
 
 def test_the_latest_complete_partition_has_ended_and_the_next_has_not() -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from monitoring_assets.assets import season
 from monitoring_assets.assets.drift_inputs import Drift, input_digest, look_back
 from monitoring_assets.assets.history import Distributions, History
 from monitoring_assets.assets.judging import judge_population, thresholds
 from monitoring_assets.assets.outcome import Outcome, skipped
+from monitoring_assets.assets.score_metrics import ScoreMetrics
 from monitoring_assets.assets.window_metrics import WindowMetrics
 from monitoring_assets.datasets import Current, data_file, publish, read_current
 from monitoring_assets.partitions import windows_for
@@ -72,22 +74,28 @@ def _judge(version: ModelVersion, kind: Drift, targets: Sequence[str], distribut
     history = distributions.history(version.calendar.keys(first, targets[-1]))
     positions = history.positions(targets)
     columns = monitored(version, kind)
-    verdicts: dict[tuple[str, SegmentKey], WindowVerdicts] = {
-        (column, WHOLE): found for column, found in judge_population(version, kind, history, positions).items()
-    }
+    population = judge_population(version, kind, history, positions)
+    verdicts = {(column, WHOLE): found for column, found in population.items()}
     verdicts |= _segments(version, kind, columns, history, positions)
+    # The earlier cycles are no inputs: inputs are what the official verdict, the Parquet and its digest are made from,
+    # and what a later correction judges again. Seasonal verdicts stand in results alone. They are a function of the
+    # inputs and of the earlier cycles stored when the result was made: the same of both give the same result. If an
+    # earlier cycle has come or changed since, nothing is judged again for it, and a re-run that finds another season
+    # leaves a further attempt, as any other finding does.
+    seasons = season.judge(version, kind, targets, population, history, distributions)
     unusable = [
         Metric(metric=kind, column=column.name, status="insufficient_data", note=column.unusable)
         for column in columns
         if column.unusable
     ]
-    making, outcomes = WindowMetrics(version, kind, history), []
+    making, score, outcomes = WindowMetrics(version, kind, history, seasons), ScoreMetrics(version, distributions), []
     for number, partition in enumerate(targets):
         metrics = [
             metric
             for (column, segment), found in verdicts.items()
             for metric in making.of(column, segment, found, number, int(positions[number]))
         ]
+        metrics += score.of(partition) if kind == PSI else []
         table = _table(verdicts, number)
         inputs = _inputs(version, history, int(positions[number]), distributions)
         current, state = _store(version, kind, partition, inputs, table)
@@ -165,9 +173,10 @@ def _store(
 def _reason(outcome: Outcome) -> str:
     """One sentence for a person: how many columns, and the worst of them."""
     # The first metric of a column is that of its deciding window.
-    deciding = {metric.column: metric for metric in reversed(outcome.metrics) if metric.segment is None}
+    whole = [metric for metric in outcome.metrics if metric.segment is None]
+    deciding = {metric.column: metric for metric in reversed(whole) if metric.metric == outcome.kind}
     bad = [metric for metric in deciding.values() if metric.status == outcome.status]
-    if outcome.status in ("warn", "breach"):
+    if outcome.status in ("warn", "breach") and bad:
         worst = max(bad, key=lambda metric: metric.net_value or 0.0)
         return (
             f"{len(bad)} of {len(deciding)} columns at or above {worst.threshold:g}: worst {worst.column} with net PSI "
@@ -175,7 +184,8 @@ def _reason(outcome: Outcome) -> str:
         )
     if outcome.status == "ok":
         return ""
-    return next((str(metric.note) for metric in bad if metric.note), "")
+    found = (metric.note for metric in (*bad, *whole) if metric.status == outcome.status)
+    return next(filter(None, found), "")
 
 
 def _plots(

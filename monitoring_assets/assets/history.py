@@ -55,7 +55,7 @@ def to_frame(counts: Counts) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class History:
-    """Distributions of P consecutive partitions; counts are zero where ``present`` is False.
+    """Distributions of P partitions in the order of time; counts are zero where ``present`` is False.
 
     ``bins`` and ``tails`` map (segment, value) to column to counts [P, B] and [P, 4].
     """
@@ -93,7 +93,7 @@ class Distributions:
             self._frames[partition] = frame
 
     def history(self, partitions: Sequence[str]) -> History:
-        """The distributions of consecutive partitions, with zeros for those that are missing."""
+        """The distributions of partitions in the order of time, with zeros for those that are missing."""
         found = [(position, partition) for position, partition in enumerate(partitions) if self.current(partition)]
         frames = [
             self._frame(partition).with_columns(position=pl.lit(position, pl.Int32)) for position, partition in found
@@ -112,6 +112,11 @@ class Distributions:
         present = [self.current(partition) is not None for partition in partitions]
         rows = [self._rows(partition) if there else 0 for partition, there in zip(partitions, present, strict=True)]
         return np.asarray(rows, dtype=np.int64), np.asarray(present, dtype=np.bool_)
+
+    def score_cells(self, partition: str) -> tuple[IntArray, IntArray]:
+        """Cells of the score's range that hold rows of a present partition, and their rows, both [C]."""
+        cells = self._frame(partition).filter(pl.col("part") == CELLS)
+        return cells["index"].cast(pl.Int64).to_numpy(), cells["count"].to_numpy()
 
     def _rows(self, partition: str) -> int:
         current = self.current(partition)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +13,18 @@ from monitoring_assets.assets.judging import thresholds
 from monitoring_assets.results import Metric, Status
 from monitoring_assets.stability.profile import WHOLE, SegmentKey
 from monitoring_assets.stability.psi import decompose, merge_bins
+from monitoring_assets.stability.seasons import SeasonVerdicts
 from monitoring_assets.stability.significance import alpha, smallest_detectable_psi
-from monitoring_assets.stability.windows import BREACH, MIN_ROWS_PER_BIN, NOT_ELIGIBLE, OK, WARN, WindowVerdicts
+from monitoring_assets.stability.windows import (
+    BREACH,
+    MIN_ROWS_PER_BIN,
+    NOT_ELIGIBLE,
+    OK,
+    RECORDED_NET,
+    WARN,
+    WindowVerdicts,
+)
 from monitoring_assets.version import ModelVersion
-
-RECORDED_NET = 0.02
-"""Windows with a smaller net PSI are not in results: no threshold may be lower, so no policy can breach in them."""
 
 SHOWN_PART = 0.005
 
@@ -25,11 +33,12 @@ STATUS: dict[int, Status] = {NOT_ELIGIBLE: "insufficient_data", OK: "ok", WARN: 
 
 @dataclass(frozen=True)
 class WindowMetrics:
-    """Makes the metrics of one kind (psi or csi) from verdicts over ``history``."""
+    """Makes the metrics of one kind (psi or csi) from verdicts over ``history``, and seasonal ones by column."""
 
     version: ModelVersion
     kind: str
     history: History
+    seasons: Mapping[str, SeasonVerdicts]
 
     def of(
         self, column: str, segment: SegmentKey, verdicts: WindowVerdicts, number: int, position: int
@@ -66,9 +75,21 @@ class WindowMetrics:
             n=int(verdicts.rows[number, window]),
             p_value=float(verdicts.p_value[number, window]),
             threshold=limits.critical if level == BREACH else limits.warn,
+            significant=bool(verdicts.significant[number, window]),
+            net_without_worst=_known(verdicts.net_without_worst[number, window]),
             status=STATUS[level],
             note=self._note(column, segment, verdicts, number, window, position),
+            **self._season(column, segment, number, window),
         )
+
+    def _season(self, column: str, segment: SegmentKey, number: int, window: int) -> dict[str, Any]:
+        season = self.seasons.get(column) if segment == WHOLE else None
+        if season is None or window >= season.net.shape[1] or np.isnan(season.net[number, window]):
+            return {}
+        return {
+            "season_net_value": float(season.net[number, window]),
+            "season_significant": bool(season.significant[number, window]),
+        }
 
     def _carried(self, position: int, length: int) -> tuple[str, ...]:
         window = slice(max(0, position + 1 - length), position + 1)
@@ -78,11 +99,12 @@ class WindowMetrics:
     def _note(
         self, column: str, segment: SegmentKey, verdicts: WindowVerdicts, number: int, window: int, position: int
     ) -> str | None:
-        level, without_worst = verdicts.level[number, window], float(verdicts.net_without_worst[number, window])
+        level, without_worst = verdicts.level[number, window], _known(verdicts.net_without_worst[number, window])
+        large = verdicts.net[number, window] >= thresholds(self.version, self.kind).warn
         notes = []
         if level in (WARN, BREACH):
             notes.append(self._parts(column, segment, position, verdicts.lengths[window]))
-        if not np.isnan(without_worst):
+        if large and without_worst is not None:
             notes.append(f"net PSI without the worst partition {without_worst:.4f}")
         if level == OK and not notes:
             notes.append(f"a PSI of {self._detectable(verdicts, number, window):.3g} would have been seen")
@@ -121,3 +143,7 @@ class WindowMetrics:
         level, profile = alpha(len(self.version.profile.columns)), self.version.profile
         warn = thresholds(self.version, self.kind).warn
         return float(smallest_detectable_psi(bins, rows, profile.rows, warn, level))
+
+
+def _known(number: float) -> float | None:
+    return None if np.isnan(number) else float(number)

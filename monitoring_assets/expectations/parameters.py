@@ -9,12 +9,12 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 
 from monitoring_assets.stability.profile import WHOLE, ColumnProfile, ReferenceProfile
-from monitoring_assets.stability.psi import FloatArray, IntArray
+from monitoring_assets.stability.psi import BoolArray, FloatArray, IntArray
 from monitoring_assets.stability.rates import RateVerdicts, VolumeVerdicts
 from monitoring_assets.stability.windows import WindowVerdicts
 
 Verdicts = TypeVar("Verdicts", WindowVerdicts, RateVerdicts, VolumeVerdicts)
-_DTYPES = {IntArray: np.int64, FloatArray: np.float64}
+_DTYPES = {IntArray: np.int64, FloatArray: np.float64, BoolArray: np.bool_}
 _ARRAYS = {
     kind: {name: _DTYPES[hint] for name, hint in get_type_hints(kind).items() if hint in _DTYPES}
     for kind in (WindowVerdicts, RateVerdicts, VolumeVerdicts)

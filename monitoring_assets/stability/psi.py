@@ -53,25 +53,26 @@ def contributions(current: npt.ArrayLike, reference: npt.ArrayLike) -> FloatArra
         return np.asarray(np.where(used, (a - e) * np.log(a / e), 0.0))
 
 
-def sampling_part(bins: npt.ArrayLike, rows: npt.ArrayLike, reference_rows: int) -> FloatArray:
+def sampling_part(bins: npt.ArrayLike, rows: npt.ArrayLike, reference_rows: npt.ArrayLike) -> FloatArray:
     """Expected PSI of two samples of one population, (K − 1)(1/n + 1/N): the part that sampling alone makes."""
     with np.errstate(divide="ignore"):
-        return np.asarray((np.asarray(bins) - 1) * (1 / np.asarray(rows) + 1 / np.float64(reference_rows)))
+        scale = 1 / np.asarray(rows) + 1 / np.asarray(reference_rows, dtype=np.float64)
+        return np.asarray((np.asarray(bins) - 1) * scale)
 
 
 def psi(current: npt.ArrayLike, reference: npt.ArrayLike) -> Psi:
-    """PSI and net PSI of ``current`` counts ``[..., K]`` against ``reference`` counts ``[K]``.
+    """PSI and net PSI of ``current`` counts ``[..., K]`` against ``reference`` counts ``[K]`` or ``[..., K]``.
 
     Net PSI = max(0, PSI − (K − 1)(1/n + 1/N)).
     """
     current = np.asarray(current, dtype=np.int64)
     reference = np.asarray(reference, dtype=np.int64)
-    rows = current.sum(axis=-1)
+    rows, reference_rows = current.sum(axis=-1), reference.sum(axis=-1)
     bins = ((current > 0) | (reference > 0)).sum(axis=-1)
     value = contributions(current, reference).sum(axis=-1)
-    value = np.where((rows > 0) & (reference.sum() > 0), value, np.nan)
+    value = np.where((rows > 0) & (reference_rows > 0), value, np.nan)
     with np.errstate(invalid="ignore"):
-        net = np.maximum(0.0, value - sampling_part(bins, rows, int(reference.sum())))
+        net = np.maximum(0.0, value - sampling_part(bins, rows, reference_rows))
     return Psi(value=value, net=np.asarray(net), bins=np.asarray(bins), rows=np.asarray(rows))
 
 

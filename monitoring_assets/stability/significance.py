@@ -35,7 +35,7 @@ class Evidence:
 
 
 def pearson(current: npt.ArrayLike, reference: npt.ArrayLike, dispersion: float = 1.0) -> Evidence:
-    """Two-sample Pearson X² of ``current`` counts ``[..., K]`` against ``reference`` counts ``[K]``.
+    """Two-sample Pearson X² of ``current`` counts ``[..., K]`` against ``reference`` counts ``[K]`` or ``[..., K]``.
 
     Bins whose expected count min(n, N)(n_j + N_j)/(n + N) is below 5 are merged into one, together with the next
     smallest bin if that is still below 5. ``dispersion`` ≥ 1 is the reference's own between-day X²/df: the statistic is

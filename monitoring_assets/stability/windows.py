@@ -16,6 +16,9 @@ from monitoring_assets.stability.psi import BoolArray, FloatArray, IntArray, psi
 from monitoring_assets.stability.significance import pearson
 
 MIN_ROWS_PER_BIN = 10
+RECORDED_NET = 0.02
+"""Windows with a smaller net PSI are not in results: no threshold may be lower, so no policy can breach in them."""
+
 SURVIVAL = 0.8
 """Share of the threshold that must be left without the worst partition; also where an alert clears."""
 
@@ -43,7 +46,9 @@ class Column:
 class WindowVerdicts:
     """Verdicts of one column for T target partitions over W windows; every array is [T, W].
 
-    ``level`` is NOT_ELIGIBLE, OK, WARN or BREACH; ``net_without_worst`` is nan where it was not needed.
+    ``level`` is NOT_ELIGIBLE, OK, WARN or BREACH; ``significant`` is p below the column's level, whatever the effect.
+    ``net_without_worst`` is nan but in eligible windows longer than one partition in which some policy could breach:
+    those with evidence and a net PSI of at least RECORDED_NET.
     """
 
     lengths: tuple[int, ...]
@@ -54,6 +59,7 @@ class WindowVerdicts:
     p_value: FloatArray
     net_without_worst: FloatArray
     level: IntArray
+    significant: BoolArray
 
     def deciding(self) -> IntArray:
         """Index of the window that decides each target [T]: the shortest one at the highest level."""
@@ -62,6 +68,10 @@ class WindowVerdicts:
     def worst_level(self) -> IntArray:
         """Highest level over the windows [T]; NOT_ELIGIBLE where no window has rows enough."""
         return np.asarray(self.level.max(axis=1))
+
+    def moved(self) -> BoolArray:
+        """Eligible windows with evidence and a net PSI that is recorded [T, W]: some policy could breach in them."""
+        return np.asarray((self.level != NOT_ELIGIBLE) & self.significant & (self.net >= RECORDED_NET))
 
 
 def window_sums(counts: IntArray, targets: IntArray, lengths: Sequence[int]) -> IntArray:
@@ -79,7 +89,8 @@ def judge(
     index = psi(sums, column.reference)
     evidence = pearson(sums, column.reference, column.dispersion)
     eligible = (index.rows > 0) & (index.rows >= MIN_ROWS_PER_BIN * index.bins) & (column.reference.sum() > 0)
-    candidate = eligible & (index.net >= thresholds.warn) & (evidence.p_value < level)
+    significant = evidence.p_value < level
+    candidate = eligible & significant & (index.net >= min(RECORDED_NET, thresholds.warn))
     without_worst = _net_without_worst(column, sums, targets, lengths, candidate)
     verdict = np.where(eligible, OK, NOT_ELIGIBLE)
     for outcome, threshold in ((WARN, thresholds.warn), (BREACH, thresholds.critical)):
@@ -94,6 +105,7 @@ def judge(
         p_value=evidence.p_value,
         net_without_worst=without_worst,
         level=np.asarray(verdict),
+        significant=np.asarray(significant),
     )
 
 

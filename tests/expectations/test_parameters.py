@@ -61,7 +61,7 @@ def test_a_document_of_another_schema_is_refused(profile: ReferenceProfile) -> N
 def test_verdicts_come_back_bit_for_bit_from_json(floats: Any, ints: Any) -> None:
     measures, first = ("null_rate", "special_rate <b>"), floats[0]
     verdicts: tuple[Any, ...] = (
-        WindowVerdicts((1, 28), ints, ints, floats, floats, floats, floats, ints),
+        WindowVerdicts((1, 28), ints, ints, floats, floats, floats, floats, ints, ints > 1),
         RateVerdicts(measures, ints[:, 0], floats, first, floats, first, ints),
         VolumeVerdicts(floats[:, 0], floats[:, 1], ints[:, 0]),
     )

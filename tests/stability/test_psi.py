@@ -143,6 +143,15 @@ def test_the_sampling_part_is_what_two_samples_of_one_population_differ_by_on_av
     assert float(sampling_part(8, 1_000, 5_000)) == pytest.approx(7 * (1 / 1_000 + 1 / 5_000))
 
 
+def test_every_sample_may_have_a_reference_of_its_own() -> None:
+    current, reference = np.array([[30, 70], [5, 0], [10, 10]]), np.array([[50, 50], [0, 400], [0, 0]])
+    together = psi(current, reference)
+    alone = [psi(now, then) for now, then in zip(current, reference, strict=True)]
+    for name in ("value", "net", "bins", "rows"):
+        assert np.array_equal(getattr(together, name), [getattr(each, name) for each in alone], equal_nan=True), name
+    assert np.isnan(together.value).tolist() == [False, False, True]
+
+
 def test_many_samples_at_once_are_judged_as_one_by_one() -> None:
     rng = np.random.default_rng(3)
     samples = rng.multinomial(40, [0.5, 0.3, 0.15, 0.04, 0.01, 0.0], size=(5, 7))

@@ -15,6 +15,7 @@ from monitoring_assets.stability.windows import (
     BREACH,
     NOT_ELIGIBLE,
     OK,
+    RECORDED_NET,
     SURVIVAL,
     WARN,
     Column,
@@ -254,6 +255,33 @@ def test_four_fifths_of_the_threshold_must_be_left_without_the_worst_partition(r
     verdict = judged([rounded(of_psi(shift), 5_000) for shift in (rest, 0.6)], lengths=(2,))
     assert verdict.net[0, 0] >= THRESHOLDS.critical
     assert verdict.level.tolist() == [[level]]
+
+
+def test_what_is_left_without_the_worst_partition_is_there_for_lower_thresholds_too() -> None:
+    history = np.array([rounded(of_psi(shift), 5_000) for shift in (0.03, 0.09, 0.05)])
+    verdict = judged(history, lengths=(1, 3))
+    assert verdict.level.tolist() == [[OK, OK]]
+    assert verdict.net_without_worst[0, 1] == psi(history[0] + history[2], REFERENCE).net
+    lower = judge(Column(history, REFERENCE), np.array([2]), (1, 3), Thresholds(0.02, 0.05), LEVEL)
+    assert lower.net_without_worst[0, 1] == verdict.net_without_worst[0, 1]
+    assert lower.level[0, 1] == WARN
+
+
+def test_no_policy_can_breach_in_a_window_that_has_not_moved() -> None:
+    rng, lowest = np.random.default_rng(12), Thresholds(RECORDED_NET, RECORDED_NET)
+    shares = [of_psi(shift) for shift in rng.uniform(0, 0.2, 60)]
+    column = Column(np.array([rng.multinomial(400, each) for each in shares]), REFERENCE)
+    verdict = judge(column, np.arange(60), LENGTHS, lowest, LEVEL)
+    assert 0 < verdict.moved().mean() < 1
+    assert not (verdict.level > OK)[~verdict.moved()].any()
+    assert np.isnan(verdict.net_without_worst).tolist() == (~verdict.moved() | (np.array(LENGTHS) == 1)).tolist()
+
+
+def test_evidence_is_told_whatever_the_effect() -> None:
+    verdict = judged([rounded(of_psi(0.02), 100_000)], lengths=(1,))
+    assert (verdict.significant.tolist(), verdict.level.tolist()) == ([[True]], [[OK]])
+    verdict = judged([rounded(of_psi(0.25), 104)], lengths=(1,))
+    assert (verdict.significant.tolist(), verdict.level.tolist()) == ([[False]], [[OK]])
 
 
 def with_nulls(rows: IntArray, nulls: int) -> IntArray:
