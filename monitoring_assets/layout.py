@@ -6,10 +6,18 @@ import re
 
 MANIFEST_FILE = "model.yaml"
 FLEET = "fleet/snapshot/"
+FLEET_DEFAULTS = "fleet.yaml"
 REGISTRY_PARTITION = "registry"
 """Stands for the partition in results about a version as a whole; no calendar has a key like it."""
 DATA = "data/"
 REJUDGE = "rejudge/"
+PENDING = "pending/"
+UNCOMPACTED = "uncompacted/"
+HISTORY = "history/"
+ALERTS = "alerts/"
+SILENCES = "silences/"
+DEAD_LETTERS = "dead-letters/"
+OUTBOX = "outbox/"
 POINTER_FILE = "current.json"
 
 _IN_DATASET = re.compile(rf"({DATA}[^/]+/[^/]+/[^/]+/[^/]+)/({re.escape(POINTER_FILE)}|[0-9a-f]{{64}}/[^/]+)")
@@ -81,12 +89,46 @@ def result(model: str, version: str, partition: str, kind: str, attempt_number: 
 
 def pending(model: str, version: str, partition: str, kind: str, attempt_number: int) -> str:
     """The marker that a result is not published yet."""
-    return f"pending/{model}/{version}/{partition}/{kind}/{attempt_number:04d}"
+    return f"{PENDING}{_attempt(model, version, partition, kind, attempt_number)}"
+
+
+def uncompacted(model: str, version: str, partition: str, kind: str, attempt_number: int) -> str:
+    """The marker that a result is published, and not in `history_month` yet."""
+    return f"{UNCOMPACTED}{_attempt(model, version, partition, kind, attempt_number)}"
+
+
+def _attempt(model: str, version: str, partition: str, kind: str, attempt_number: int) -> str:
+    return f"{model}/{version}/{partition}/{kind}/{attempt_number:04d}"
+
+
+def history_month(month: str, number: int) -> str:
+    """Results about the partitions of a month (``yyyy-mm``): one of the parts that the versions are spread over."""
+    return f"{HISTORY}{month}/{number:02d}.parquet"
 
 
 def results_of(model: str, version: str) -> str:
     """Folder of everything that was found out about a version, by encoded partition."""
     return f"results/{model}/{version}"
+
+
+def alerts(model: str, version: str) -> str:
+    """What the publisher knows of a version's alerts."""
+    return f"{ALERTS}{model}/{version}.json"
+
+
+def silence(model: str) -> str:
+    """Until when, and why, nothing about a model is triggered."""
+    return f"{SILENCES}{model}.json"
+
+
+def dead_letter(model: str, version: str, name: str) -> str:
+    """A message that its service will never take."""
+    return f"{DEAD_LETTERS}{model}/{version}/{name}.json"
+
+
+def outbox(name: str) -> str:
+    """A message that would have been sent, where no service is configured."""
+    return f"{OUTBOX}{name}.json"
 
 
 def rejudges(model: str, version: str) -> str:
