@@ -3,7 +3,7 @@
 import importlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -56,7 +56,10 @@ DESCRIPTIONS = {
 
 @dataclass
 class Work:
-    """The resource that assets run with: settings, clock, and for a caller in the same process what became of it."""
+    """The resource that assets run with: settings, clock, and for a caller in the same process what became of it.
+
+    ``on_live`` is called when live results were written, with the manifest of their version.
+    """
 
     settings: Settings
     clock: Clock = utc_now
@@ -66,6 +69,7 @@ class Work:
     partitions: tuple[str, ...] = ()
     recorded: list[Recorded] = field(default_factory=list)
     on_recorded: Any = None
+    on_live: Callable[[Manifest], None] | None = None
 
     def model_version(self, model: str, version: str, digest: str | None) -> ModelVersion:
         """The version to work on: the caller's, else the one planned with, else as the registry has it now.
@@ -228,6 +232,7 @@ def _run_stages(context: dg.AssetExecutionContext, work: Work, plan: Plan) -> No
     trigger = work.trigger or _trigger(context)
     blocked: dict[str, str] = {}
     for assets, partitions, why in passes(version, selected, sorted(_partitions(context, work)), trigger):
+        live = False
         for recorded in run(version, assets, partitions, trigger=why, force=work.force):
             reporter.report(recorded)
             work.recorded.extend(recorded)
@@ -236,6 +241,9 @@ def _run_stages(context: dg.AssetExecutionContext, work: Work, plan: Plan) -> No
             for each in recorded:
                 if each.outcome.state == "blocked":
                     blocked.setdefault(each.outcome.partition, f"{each.outcome.asset}: {each.outcome.reason}")
+            live |= any(each.result.live for each in recorded)
+        if live and work.on_live is not None:
+            work.on_live(plan.manifest)
     if blocked:
         listed = "\n".join(f"{partition}: {reason}" for partition, reason in list(blocked.items())[:20])
         context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: "blocked"})

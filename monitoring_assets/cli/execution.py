@@ -47,6 +47,7 @@ def execute(
     """
     import dagster as dg
 
+    from monitoring_assets.alerting.fast_path import alerting
     from monitoring_assets.assets.events import asset_key, report_reference
     from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group, quiet
     from monitoring_assets.instance import end_killed_runs, process_tags
@@ -63,6 +64,7 @@ def execute(
         force=force,
         partitions=tuple(partitions),
         on_recorded=on_recorded,
+        on_live=alerting(version.settings, version.clock),
     )
     keys = [asset_key(manifest.model, manifest.version, asset) for asset in assets]
     tags = {

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+QUIET_S = 2.0
+"""Progress is shown of what takes longer."""
+
+Item = TypeVar("Item")
 
 STYLES = {
     "ok": "green",
@@ -52,6 +58,24 @@ def working(what: str) -> Iterator[None]:
     """A spinner on standard error while something takes its time; nothing where no terminal is."""
     with error_console().status(escape(what)):
         yield
+
+
+def progress(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+    """The items, with a bar on standard error once they have taken a while; nothing where no terminal is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console, begun = error_console(), time.monotonic()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task(what, total=total)
+    try:
+        for item in items:
+            yield item
+            bar.advance(task)
+            if time.monotonic() - begun > QUIET_S:
+                bar.start()
+    finally:
+        bar.stop()
 
 
 def error_console() -> Console:

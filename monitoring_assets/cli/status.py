@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from monitoring_assets.cli.output import echo_json, error_console, plain, table
+from monitoring_assets.cli.output import echo_json, plain, progress, table
 from resources.errors import BadInput
 from resources.settings import Settings
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from monitoring_assets.fleet import Registered
     from monitoring_assets.status import VersionStatus
 
-QUIET_S = 2.0
-"""Progress is shown of what takes longer."""
 COLUMNS = ("version", "state", "partition", "worst column", "net PSI", "age")
 
 
@@ -47,25 +44,10 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
 
 
 def _look(settings: Settings, registered: Sequence[Registered]) -> list[VersionStatus]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from monitoring_assets.onboarding import utc_now
     from monitoring_assets.status import statuses
 
-    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console, begun = error_console(), time.monotonic()
-    progress = Progress(*bar, console=console, transient=True, disable=not console.is_terminal)
-    task = progress.add_task("reading results", total=len(registered))
-    found = []
-    try:
-        for each in statuses(settings, registered, utc_now):
-            found.append(each)
-            progress.advance(task)
-            if time.monotonic() - begun > QUIET_S:
-                progress.start()
-    finally:
-        progress.stop()
-    return found
+    return list(progress("reading results", statuses(settings, registered, utc_now), len(registered)))
 
 
 def _of_model(registered: Sequence[Registered], model: str | None) -> Sequence[Registered]:

@@ -1,4 +1,4 @@
-"""The `control` code location: the registry sensor, and keeping house in the store. It loads no model version."""
+"""The `control` code location: registry sensor, publisher, keeping house in the store. It loads no model version."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import dagster as dg
 
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.onboarding import utc_now
+from monitoring_assets.sensors.publisher import publisher_sensor
 from monitoring_assets.sensors.registry import CHECK, REGISTRY, Report, registry_sensor
 from monitoring_assets.sweep import sweep
 from resources.settings import Settings
@@ -17,10 +18,10 @@ from resources.settings import Settings
 def defs() -> dg.Definitions:
     """Definitions of this deployment's registry."""
     settings = Settings.from_environment(os.environ, Path.cwd())
-    job = _sweep_job(settings)
+    job = _nightly(settings)
     return dg.Definitions(
         assets=[_registry(settings)],
-        sensors=[registry_sensor(settings)],
+        sensors=[registry_sensor(settings), publisher_sensor(settings)],
         jobs=[job],
         schedules=[
             dg.ScheduleDefinition(job=job, cron_schedule="17 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
@@ -50,7 +51,7 @@ def _registry(settings: Settings) -> dg.AssetsDefinition:
     return registry
 
 
-def _sweep_job(settings: Settings) -> dg.JobDefinition:
+def _nightly(settings: Settings) -> dg.JobDefinition:
     @dg.op
     def sweep_orphans(context: dg.OpExecutionContext) -> None:
         done = sweep(settings.open_store(), utc_now)
@@ -61,8 +62,28 @@ def _sweep_job(settings: Settings) -> dg.JobDefinition:
             done.partitions,
         )
 
-    @dg.job(description="Remove files of attempts that no partition names any more, a week after they were written.")
-    def sweep_data() -> None:
-        sweep_orphans()
+    @dg.op
+    def compact_results(context: dg.OpExecutionContext) -> None:
+        from monitoring_assets.past.compaction import LIMIT, compact  # noqa: PLC0415
 
-    return sweep_data
+        while (done := compact(settings.open_store(), utc_now)).results:
+            context.log.info("%d results were written to %d files of history/", done.results, done.files)
+            if done.results < LIMIT:
+                break
+
+    @dg.op
+    def resolve_incidents_again(context: dg.OpExecutionContext) -> None:
+        from monitoring_assets.alerting.publisher import resolve_again  # noqa: PLC0415
+
+        context.log.info("%d incidents of the last week were resolved once more", resolve_again(settings, utc_now))
+
+    @dg.job(
+        description="Remove files that no partition names any more, a week after they were written; compact published "
+        "results by month; resolve the incidents of the last week once more."
+    )
+    def keep_house() -> None:
+        sweep_orphans()
+        compact_results()
+        resolve_incidents_again()
+
+    return keep_house

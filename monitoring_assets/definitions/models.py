@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, build_defs_for_component
 
+from monitoring_assets.alerting.fast_path import alerting
 from monitoring_assets.assets.factory import RESOURCE, Work, group
 from monitoring_assets.fleet import Fleet, Member, Shard, scan, shard_of
 from monitoring_assets.sensors.arrivals import arrivals_sensor
@@ -58,7 +59,7 @@ def _built(settings: Settings, state: bytes) -> dg.Definitions:
     return dg.Definitions(
         assets=[asset for member in members for asset in _group(member)],
         sensors=[] if settings.only else [arrivals_sensor(settings, members)],
-        resources={RESOURCE: Work(settings)},
+        resources={RESOURCE: Work(settings, on_live=alerting(settings))},
         executor=dg.in_process_executor,
     )
 

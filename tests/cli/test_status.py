@@ -186,7 +186,7 @@ def test_what_takes_long_shows_its_progress_on_a_terminal_and_keeps_standard_out
     status: Status, monkeypatch: pytest.MonkeyPatch, terminal: str, shown: bool
 ) -> None:
     quick = status("--json", TTY_COMPATIBLE=terminal, TERM="xterm")
-    monkeypatch.setattr("monitoring_assets.cli.status.QUIET_S", 0.0)
+    monkeypatch.setattr("monitoring_assets.cli.output.QUIET_S", 0.0)
     slow = status("--json", TTY_COMPATIBLE=terminal, TERM="xterm")
     assert quick.stderr == ""
     assert ("reading results" in slow.stderr) is shown

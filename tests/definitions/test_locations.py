@@ -131,7 +131,7 @@ def test_the_control_location_loads_no_version_and_keeps_house(
     publish(1)
     found = load("control")
     assert found["keys"] == ["registry"]
-    assert found["running"] == ["registry", "sweep_data_schedule"]
+    assert found["running"] == ["keep_house_schedule", "publisher", "registry"]
     assert found["heavy"] == []
 
 
@@ -158,7 +158,7 @@ def test_the_sweep_removes_what_no_partition_names(lender: Any, monkeypatch: pyt
     store = open_store(lender.settings.store_uri)
     orphan = f"data/psi/ke/1/2026-01-01/{'0' * 64}/part-00000.parquet"
     store.put(orphan, b"rows")
-    job = control._sweep_job(lender.settings)
+    job = control._nightly(lender.settings)
     assert job.execute_in_process().success
     assert store.head(orphan) is not None, "it may still be in the making"
     monkeypatch.setattr(control, "utc_now", lambda: utc_now() + timedelta(days=8))

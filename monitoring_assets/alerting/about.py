@@ -1,0 +1,40 @@
+"""The version that alerts are about: who owns it, what decides for it, and where its pages are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import quote
+
+from monitoring_assets.alerting.policies import FleetPolicy, policy_of
+from monitoring_assets.alerting.policy import Policy
+from monitoring_assets.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class About:
+    """A version; ``links`` are those of its manifest, by their names.
+
+    One that is not ``monitored`` (retired, or gone from the registry) has no episodes: what is open is over.
+    """
+
+    model: str
+    version: str
+    policy: Policy
+    owner: str = "unknown"
+    links: Mapping[str, str] = field(default_factory=dict)
+    monitored: bool = True
+
+    @classmethod
+    def of(cls, manifest: Manifest, fleet: FleetPolicy) -> Self:
+        """A version as its manifest describes it."""
+        policy = policy_of(manifest, fleet)
+        active = manifest.status == "active"
+        return cls(manifest.model, manifest.version, policy, manifest.owner, manifest.links, monitored=active)
+
+    def pages(self, dagit_url: str) -> tuple[tuple[str, str], ...]:
+        """URL and text of what to look at first."""
+        path = "/".join(quote(part, safe="") for part in (self.model, self.version))
+        checks = f"{dagit_url}/assets/{path}/csi?view=checks"
+        return ((checks, "checks in Dagit"), *((url, name) for name, url in sorted(self.links.items())))

@@ -1,0 +1,122 @@
+"""A policy replayed over results of the past: which episodes it would have made, and which of them would have paged.
+
+Every partition counts as it stands now, by its newest attempt, whether it was live or not: the question is what the
+policy makes of the data, not how late somebody looked at it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from monitoring_assets import layout
+from monitoring_assets.alerting.episodes import NAMES, NONE, Kind, Memory, Seen, follow
+from monitoring_assets.alerting.findings import VERSION, find, together, why
+from monitoring_assets.alerting.policy import Policy, Severity
+
+Policies = Mapping[tuple[str, str], Policy]
+DAYS_A_MONTH = 365.25 / 12
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode: from the partition that opened it to the one that closed it (None: still open).
+
+    ``paged`` is the partition at which it paged, None if it never did; ``why`` says why it did, or why it opened.
+    """
+
+    model: str
+    version: str
+    kind: Kind
+    opened: str
+    closed: str | None
+    severity: str
+    paged: str | None
+    page: Severity | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The episodes of a period, and how long versions were monitored in it, in model-months."""
+
+    episodes: tuple[Episode, ...]
+    model_months: float
+
+    @property
+    def pages(self) -> tuple[Episode, ...]:
+        """The episodes that would have paged, oldest first."""
+        paged = [each for each in self.episodes if each.paged is not None]
+        return tuple(sorted(paged, key=lambda each: (each.paged or "", each.model, each.version, each.kind)))
+
+    @property
+    def pages_per_model_month(self) -> float:
+        """nan before anything was monitored."""
+        return len(self.pages) / self.model_months if self.model_months else math.nan
+
+
+def replay(results: pl.DataFrame, policies: Policies) -> Replay:
+    """Replay ``policies`` over results (columns as `past.reading` gives them), those of versions that have one."""
+    key = [*VERSION, "partition", "kind", "asset"]
+    known = pl.DataFrame(
+        list(policies), schema=VERSION, orient="row", schema_overrides=dict.fromkeys(VERSION, pl.String)
+    )
+    newest = results.join(known, on=VERSION, how="semi").sort("attempt").unique(key, keep="last", maintain_order=True)
+    found = find(newest, policies)
+    found = found.join(newest.with_row_index("row").select("row", *VERSION, "partition"), on="row")
+    episodes = tuple(_episodes(together(found), policies))
+    return Replay(episodes, _model_months(newest))
+
+
+def merged(parts: Iterable[Replay]) -> Replay:
+    """Replays of several versions as one."""
+    parts = tuple(parts)
+    return Replay(tuple(each for part in parts for each in part.episodes), sum(part.model_months for part in parts))
+
+
+def _episodes(table: pl.DataFrame, policies: Policies) -> Iterator[Episode]:
+    # What is said of a version as a whole stands in no order with its partitions.
+    of_partition = pl.col("partition") != layout.REGISTRY_PARTITION
+    for key, group in table.group_by([*VERSION, "episode", of_partition], maintain_order=True):
+        model, version, kind = str(key[0]), str(key[1]), key[2]
+        yield from _of_kind(model, version, kind, group, policies[model, version])
+
+
+def _of_kind(model: str, version: str, kind: Kind, group: pl.DataFrame, policy: Policy) -> Iterator[Episode]:
+    shifts, weeks = (group[name].fill_null(math.nan).to_list() for name in ("shift", "weekly"))
+    seen = map(Seen, group["level"].to_list(), shifts, weeks)
+    _, changes = follow(policy.rules(kind), Memory(), seen)
+    partitions = group["partition"]
+
+    def reason(position: int, rule: str) -> str:
+        return f"{why(group.row(position, named=True))}; {rule}".removeprefix("; ")
+
+    episode: Episode | None = None
+    gravest = NONE
+    for change in changes:
+        partition = partitions[change.position]
+        if episode is None:
+            text = reason(change.position, change.rule)
+            episode, gravest = Episode(model, version, kind, partition, None, "", None, None, text), NONE
+        gravest = max(gravest, change.after)
+        if policy.pages(change.after) is not None and episode.paged is None:
+            episode = replace(episode, paged=partition, why=reason(change.position, change.rule))
+        closed = None if change.after else partition
+        episode = replace(episode, severity=NAMES[gravest], page=policy.pages(gravest), closed=closed)
+        if change.after == NONE:
+            yield episode
+            episode = None
+    if episode is not None:
+        yield episode
+
+
+def _model_months(results: pl.DataFrame) -> float:
+    """Between the first and the last partition of every version, and one day more."""
+    days = results.filter(pl.col("partition") != layout.REGISTRY_PARTITION).select(
+        *VERSION, pl.col("partition").str.slice(0, 10).str.to_date(strict=False).alias("day")
+    )
+    spans = days.group_by(VERSION).agg((pl.col("day").max() - pl.col("day").min()).dt.total_days().alias("days"))
+    return float((spans["days"].drop_nulls() + 1).sum()) / DAYS_A_MONTH

@@ -1,0 +1,228 @@
+"""Bringing PagerDuty to what the results of a version ask for, however often it is run, killed or run twice at once.
+
+It looks at states, not at events: what the results say now is compared with what PagerDuty was told. What is about to
+be said is stored before it is, so that whoever comes after a killed publisher knows that it may have been heard; saying
+it again is harmless, because the key of an episode's incident stays the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from monitoring_assets import layout
+from monitoring_assets.alerting import messages
+from monitoring_assets.alerting.about import About
+from monitoring_assets.alerting.findings import find
+from monitoring_assets.alerting.levels import CLEAR, SILENT
+from monitoring_assets.alerting.state import AlertState, Closed, Overtaken, Row, StateFile, Told, Track
+from monitoring_assets.alerting.wanted import plan, with_rows
+from monitoring_assets.past.markers import Marker, markers
+from monitoring_assets.past.rows import to_frame, to_line
+from monitoring_assets.results import Metric, Result, newest_of_asset
+from monitoring_assets.version import Clock
+from resources.delivery import Accepted, Delivery, Later, Refused
+from resources.errors import InfrastructureError
+from resources.object_store import ObjectStore
+from resources.pagerduty import Event
+
+FORGOTTEN = timedelta(days=7)
+"""How long a resolved episode is remembered (and its incident resolved once more a day), and a marker waits for its
+result."""
+
+
+class Pager(Protocol):
+    """Takes events: PagerDuty, or the outbox where there is none."""
+
+    def send(self, message: Event) -> Delivery:
+        """Send an event once."""
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What a look did. ``waiting`` says why a message could not be delivered yet, ``after_s`` when to try again;
+    ``overtaken``: another publisher is at the same version.
+    """
+
+    results: int = 0
+    sent: int = 0
+    waiting: str = ""
+    after_s: float | None = None
+    overtaken: bool = False
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """Reconciles versions one by one. ``dagit`` is where links lead to."""
+
+    store: ObjectStore
+    pager: Pager
+    clock: Clock
+    env: str
+    dagit: str
+
+    def reconcile(self, about: About, *, silenced: bool = False) -> Reconciled:
+        """Take in the results of a version that have a marker, and tell PagerDuty what it does not know yet.
+
+        While a version is ``silenced`` nothing is triggered; resolving goes on. Raises InfrastructureError when the
+        store cannot be reached.
+        """
+        marked = list(markers(self.store, layout.PENDING, f"{about.model}/{about.version}/"))
+        folders = sorted({(each.partition, each.kind) for each in marked})
+        read = {folder: self._attempts(about, *folder) for folder in folders}
+        file = StateFile(self.store, about.model, about.version)
+        try:
+            judged = {(each.partition, each.kind) for attempts in read.values() for each in attempts}
+            state = with_rows(file.read(), judged, _rows(about, read.values()))
+            file.write(plan(_without_old(state, self.clock()), about, self.clock(), self.env))
+            done = self._tell(file, about, silenced=silenced)
+        except Overtaken:
+            return Reconciled(overtaken=True)
+        if done.waiting:
+            return done
+        if not about.monitored and not file.state.closed:
+            file.remove()
+        # Only what was read: a result may have come since.
+        known = {(*folder, each.attempt) for folder, attempts in read.items() for each in attempts}
+        return Reconciled(results=self._settle(marked, known), sent=done.sent)
+
+    def resolve_again(self, model: str, version: str) -> int:
+        """Send the resolves of the last week once more; how many. Raises InfrastructureError without an answer."""
+        state = StateFile(self.store, model, version).read()
+        still = {told.key for told in (*state.open.values(), *state.closing)}
+        again = [each.key for each in state.closed if each.key not in still]
+        for key in again:
+            match self.pager.send(Event(action="resolve", dedup_key=key)):
+                case Later() as later:
+                    raise InfrastructureError(f"the incident {key} could not be resolved again: {later.reason}")
+        return len(again)
+
+    def _attempts(self, about: About, partition: str, kind: str) -> list[Result]:
+        """All attempts of a kind of result, oldest first."""
+        found = []
+        for info in self.store.list(layout.results(about.model, about.version, partition, kind)):
+            blob = self.store.get(info.key)
+            try:
+                found += [Result.model_validate_json(blob.data)] if blob else []
+            except ValidationError as error:
+                logging.getLogger(__name__).warning(
+                    "%s/%s is no result of this release and alerts nobody: %s", self.store.uri, info.key, error
+                )
+        return found
+
+    def _tell(self, file: StateFile, about: About, *, silenced: bool) -> Reconciled:
+        """Send what is to be sent, in its order; every step is stored."""
+        sent = 0
+        while (told := next(iter(file.state.closing), None)) is not None:
+            match self.pager.send(messages.resolve(told)):
+                case Later() as later:
+                    return Reconciled(sent=sent, waiting=later.reason, after_s=later.after_s)
+                case Refused() as refused:
+                    self._bury(about, told, "resolve", refused)
+                case Accepted():
+                    sent += 1
+            state = file.state
+            closed = Closed(key=told.key, resolved_at=self.clock())
+            file.write(state.model_copy(update={"closing": state.closing[1:], "closed": (*state.closed, closed)}))
+        for track, told in file.state.open.items():
+            page = about.policy.pages(told.severity)
+            if page is None or told.told in (page, "critical") or silenced:
+                continue
+            _put(file, track, told.model_copy(update={"trying": True}))
+            event = messages.trigger(about, told, page, self._worst(about, told), self.env, self.dagit)
+            match self.pager.send(event):
+                case Later() as later:
+                    return Reconciled(sent=sent, waiting=later.reason, after_s=later.after_s)
+                case Refused() as refused:
+                    self._bury(about, told, "trigger", refused)
+                case Accepted():
+                    sent += 1
+            _put(file, track, told.model_copy(update={"told": page, "trying": False}))
+        return Reconciled(sent=sent)
+
+    def _worst(self, about: About, told: Told) -> tuple[Metric, ...]:
+        """The metrics that made a drift episode as grave as it is, the largest first."""
+        if told.track != "drift":
+            return ()
+        found: dict[str | None, Metric] = {}
+        for kind in ("psi", "csi"):
+            folder = layout.results(about.model, about.version, told.at.replace(":", "-"), kind)
+            result = newest_of_asset(self.store, folder, kind)
+            for each in result.metrics if result else ():
+                if each.metric == kind and each.segment is None and each.status in ("warn", "breach"):
+                    # The first metric of a column is that of its deciding window.
+                    found.setdefault(each.column, each)
+        return tuple(sorted(found.values(), key=lambda each: -(each.net_value or 0.0)))
+
+    def _bury(self, about: About, told: Told, action: str, refused: Refused) -> None:
+        """Keep what PagerDuty will never take, for a person to look at."""
+        name = hashlib.sha256(f"{told.key} {action}".encode()).hexdigest()[:16]
+        letter = {"action": action, "refused": refused.reason, "episode": told.model_dump(mode="json")}
+        self.store.put(layout.dead_letter(about.model, about.version, name), json.dumps(letter, indent=1).encode())
+
+    def _settle(self, marked: Sequence[Marker], known: Container[tuple[str, str, int]]) -> int:
+        """Hand the results over to compaction; a marker without a result waits for it."""
+        settled = 0
+        for each in marked:
+            if there := (each.partition, each.kind, each.attempt) in known:
+                where = (each.model, each.version, each.partition, each.kind, each.attempt)
+                self.store.put(layout.uncompacted(*where), b"")
+                settled += 1
+            if there or each.put_at < self.clock() - FORGOTTEN:
+                self.store.delete(each.key)
+        return settled
+
+
+def _put(file: StateFile, track: Track, told: Told) -> None:
+    file.write(file.state.model_copy(update={"open": file.state.open | {track: told}}))
+
+
+def _without_old(state: AlertState, now: datetime) -> AlertState:
+    closed = tuple(each for each in state.closed if each.resolved_at > now - FORGOTTEN)
+    return state.model_copy(update={"closed": closed})
+
+
+def _rows(about: About, folders: Iterable[Sequence[Result]]) -> Iterator[Row]:
+    """What counts of every asset's attempts (oldest first, a sequence a partition and kind): the newest live one,
+    unless a later one clears it.
+    """
+    pairs = [
+        (next((each for each in reversed(own) if each.live), None), None if own[-1].live else own[-1])
+        for attempts in folders
+        for own in ([each for each in attempts if each.asset == asset] for asset in {each.asset for each in attempts})
+    ]
+    judged = [each for pair in pairs for each in pair if each is not None]
+    rows = _judged(judged, about)
+    for live, later in pairs:
+        before, after = rows.get(id(live), {}), rows.get(id(later), {})
+        for episode in before | after:
+            counts = _lower(before.get(episode), after.get(episode))
+            if counts is not None:
+                yield counts
+
+
+def _lower(live: Row | None, later: Row | None) -> Row | None:
+    """An attempt that is not live may clear, and never raises."""
+    if later is None or later.level == SILENT:
+        return live
+    if live is None:
+        return later if later.level == CLEAR else None
+    return later if later.level < live.level else live
+
+
+def _judged(results: Sequence[Result], about: About) -> dict[int, dict[str, Row]]:
+    """The rows of results by the identity of these, and by kind of episode."""
+    rows: dict[int, dict[str, Row]] = {id(each): {} for each in results}
+    frame = to_frame([to_line(each) for each in results])
+    for found in find(frame, {(about.model, about.version): about.policy}).to_dicts():
+        result = results[found.pop("row")]
+        row = Row(partition=result.partition, kind=result.kind, asset=result.asset, **found)
+        rows[id(result)][row.episode] = row
+    return rows
