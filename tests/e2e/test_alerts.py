@@ -1,0 +1,60 @@
+"""Alerts on the real stack: daemon, code servers and runs on S3, with the services' clients and their semantics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.e2e.world import World, day, land
+from tests.recorders import Recorder, unreachable
+
+pytestmark = pytest.mark.timeout(900)
+
+SENSOR_LIMIT_S = 120
+"""The sensor has a look every 30 seconds; a busy machine takes its time."""
+MODEL = "ke-nano-loan"
+
+
+def newest(world: World) -> Any:
+    """The newest live csi result, None before the first."""
+    live = [each for each in world.results(MODEL, "csi") if each.live]
+    return max(live, key=lambda each: each.recorded_at, default=None)
+
+
+def test_a_live_breach_pages_once_though_the_service_was_down_and_a_correction_resolves_it(
+    s3_world: World,
+    running: Callable[[World], Any],
+    eventually: Callable[..., Any],
+    recorder: Recorder,
+) -> None:
+    pagerduty = recorder.pagerduty
+    s3_world.environ |= recorder.environ
+    running(s3_world)
+    s3_world.put(MODEL, tier=1, role="champion")
+    eventually(lambda: len(s3_world.judged(MODEL)) >= 34, "the history is judged")
+    assert pagerduty.pages == []
+    yesterday = day(1)
+
+    pagerduty.faults.lasting = unreachable()
+    land(s3_world.lake, yesterday, income_level=9)
+    eventually(lambda: newest(s3_world) and newest(s3_world).status == "breach", "the partition is judged")
+    pagerduty.faults.lasting = None
+    back = time.monotonic()
+    # Incomes seven times as high are outside the reference's range too, which is an incident of quality.
+    drift = lambda: [page for page in pagerduty.pages if "/drift/" in page.dedup_key]  # noqa: E731
+    eventually(drift, "the publisher tells what the run could not")
+    assert time.monotonic() - back < SENSOR_LIMIT_S
+    [page] = drift()
+    assert page.dedup_key == f"scorewatch/local/{MODEL}/1.0.0/drift/{yesterday}"
+    assert page.payload["severity"] == "critical"
+    assert "at or above 0.25, worst" in page.payload["summary"]
+    assert page.payload["custom_details"]["owner"] == "risk@lender.example"
+
+    land(s3_world.lake, yesterday)
+    eventually(lambda: page.resolved, "what was corrected is resolved")
+    assert newest(s3_world).status == "ok"
+    assert drift() == [page]
+    eventually(lambda: not pagerduty.open, "of quality too")
