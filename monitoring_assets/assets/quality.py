@@ -134,4 +134,5 @@ def _reason(outcome: Outcome) -> str:
         return ""
     worst = max(bad, key=lambda metric: (metric.status == "breach", metric.value or 0.0))
     where = f" of {worst.column}" if worst.column else ""
-    return f"{len(bad)} measures outside their limits: {worst.metric}{where} is {worst.value:.4g} ({worst.note})"
+    many = f"{len(bad)} measures outside their limits" if len(bad) > 1 else "a measure outside its limits"
+    return f"{many}: {worst.metric}{where} is {worst.value:.4g} ({worst.note})"

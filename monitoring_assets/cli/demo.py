@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from monitoring_assets.version import ModelVersion
 
 LAST = "2019-08-29"
+END = date.fromisoformat(LAST) + timedelta(days=1)
 
 
 @click.command("demo")
@@ -26,7 +28,9 @@ def command(settings: Settings, cache: Path | None, as_json: bool) -> None:
     Takes NannyML's data out of its wheel (checksummed), trains a model and exports it to ONNX, registers it and one
     with precomputed scores, and materialises every day. A second run continues where the first one stopped.
     """
+    from monitoring_assets.alerting.backtest import merged
     from monitoring_assets.cli.backfill import backfill
+    from monitoring_assets.cli.policy import print_pages, would_have_paged
     from monitoring_assets.demo import car_loan
     from monitoring_assets.deployment import register
     from monitoring_assets.onboarding import onboard
@@ -44,10 +48,14 @@ def command(settings: Settings, cache: Path | None, as_json: bool) -> None:
         partitions = version.calendar.keys(version.calendar.first_key, LAST)
         backfill(version, partitions, force=False)
         found.append(first_alarms(version, partitions))
+    replays = {each["model"]: would_have_paged(settings, each["model"], END) for each in found}
     if as_json:
-        echo_json(found)
+        pages = {model: [vars(each) for each in replay.pages] for model, replay in replays.items()}
+        echo_json([each | {"pages": pages[each["model"]]} for each in found])
         return
     _print(found)
+    print_pages("what would have paged, had each day been judged on its day", merged(replays.values()).pages)
+    _say_where_to_look()
 
 
 def first_alarms(version: ModelVersion, partitions: list[str]) -> dict[str, Any]:
@@ -87,6 +95,9 @@ def _print(found: list[dict[str, Any]]) -> None:
             ("column", "index", "first warn", "first breach", "PSI then", "over"),
             rows,
         )
+
+
+def _say_where_to_look() -> None:
     click.echo("Look at it: make up, then")
     click.echo("  lineage  http://127.0.0.1:3000/locations/models/asset-groups/car_loan__1_0_0")
     click.echo("  checks   http://127.0.0.1:3000/assets/car-loan/1.0.0/csi?view=checks")

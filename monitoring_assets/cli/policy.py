@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitoring_assets.cli.output import echo_json, progress, table
+from monitoring_assets.cli.output import echo_json, plain, progress, table
 from resources.errors import BadInput
 from resources.settings import Settings
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monitoring_assets.alerting.policies import FleetPolicy
     from monitoring_assets.manifest import Manifest
 
-COLUMNS = ("paged", "version", "about", "severity", "closed", "why")
+COLUMNS = ("paged", "version", "about", "severity", "closed")
 Name = tuple[str, str]
 
 
@@ -52,16 +52,18 @@ def backtest(
 ) -> None:
     """Say what would have paged, when and why, had every stored result been live; with --policy, beside the present.
 
-    Takes the newest attempt of every partition in the period, of all models or of MODEL. It sends and changes nothing.
+    Takes the newest attempt of every partition in the period, of all versions that are not retired or of those of
+    MODEL. It sends and changes nothing.
 
     \b
     A file for --policy:
       policy: {psi: {warn: 0.1, critical: 0.25}, csi: {warn: 0.2, critical: 0.5}, warnings: 2, among: 3}
     """
     from monitoring_assets.alerting.policies import fleet_defaults, parse_defaults
+    from monitoring_assets.onboarding import utc_now
 
     first = since.date() if since else date.min
-    end = until.date() if until else datetime.now(UTC).date()
+    end = until.date() if until else utc_now().date()
     if first >= end:
         raise BadInput(f"--since {first} is not before --until {end}, so there is nothing to replay.")
     present = fleet_defaults(settings.open_store()).policy
@@ -74,10 +76,11 @@ def backtest(
 
 
 def would_have_paged(settings: Settings, model: str, until: date) -> Replay:
-    """What the present policy makes of everything that is stored about a model up to a day."""
+    """What the present policy makes of everything that is stored about a model's partitions before a day."""
     from monitoring_assets.alerting.policies import fleet_defaults
 
-    return _replay(settings, model, (date.min, until), fleet_defaults(settings.open_store()).policy, None)["present"]
+    period = (date.min, until)
+    return _replay(settings, model, period, fleet_defaults(settings.open_store()).policy, None)["present"]
 
 
 def _replay(
@@ -111,11 +114,13 @@ def _manifests(settings: Settings, model: str | None) -> Mapping[Name, Manifest]
         while not found.complete:
             found = scan(settings, found.fleet)
         fleet = found.fleet
-    manifests = {each.name: each.member.manifest for each in fleet.registered if each.member is not None}
+    # As for the publisher: what is retired pages nobody.
+    manifests = {(each.manifest.model, each.manifest.version): each.manifest for each in fleet.members}
     wanted = {name: manifest for name, manifest in manifests.items() if model in (None, name[0])}
     if not wanted:
         known = ", ".join(sorted({name[0] for name in manifests})[:10]) or "none"
-        raise BadInput(f"No version of {model} is registered in {settings.registry_uri}. Registered models: {known}.")
+        whose = "" if model is None else f" of {model}"
+        raise BadInput(f"{settings.registry_uri} has no active version{whose}. Models that have one: {known}.")
     return wanted
 
 
@@ -126,21 +131,24 @@ def _print(replays: Mapping[str, Replay]) -> None:
     if tried is not None:
         print_pages(_title("the tried policy", tried), tried.pages)
         gone, new = _difference(present, tried)
-        click.echo(
-            f"The tried policy pages {len(new)} times where the present one does not, and leaves out {len(gone)}."
-        )
+        click.echo(f"The tried policy has {len(new)} pages that the present one has not, and leaves out {len(gone)}:")
+        for sign, episodes in (("+", new), ("-", gone)):
+            for each in episodes:
+                click.echo(plain(f"{sign} {each.paged} {each.model} {each.version}, {each.kind}"))
 
 
 def print_pages(title: str, pages: Sequence[Episode]) -> None:
-    """A line for every page."""
+    """A line for every page, and below them why."""
     if not pages:
         click.echo(title)
         return
     rows = [
-        [each.paged or "", f"{each.model} {each.version}", each.kind, each.severity, each.closed or "open", each.why]
+        [each.paged or "", f"{each.model} {each.version}", each.kind, each.severity, each.closed or "open"]
         for each in pages
     ]
     table(title, COLUMNS, rows)
+    for each in pages:
+        click.echo(plain(f"{each.paged} {each.model} {each.version}: {each.why}"))
 
 
 def _title(whose: str, found: Replay) -> str:

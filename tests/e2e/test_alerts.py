@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.world import World, day, land
-from tests.recorders import Recorder, unreachable
+from tests.recorders import Incident, Recorder, unreachable
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -43,8 +43,11 @@ def test_a_live_breach_pages_once_though_the_service_was_down_and_a_correction_r
     eventually(lambda: newest(s3_world) and newest(s3_world).status == "breach", "the partition is judged")
     pagerduty.faults.lasting = None
     back = time.monotonic()
-    # Incomes seven times as high are outside the reference's range too, which is an incident of quality.
-    drift = lambda: [page for page in pagerduty.pages if "/drift/" in page.dedup_key]  # noqa: E731
+
+    def drift() -> list[Incident]:
+        # Incomes seven times as high are outside the reference's range too, which is an incident of quality.
+        return [each for each in pagerduty.pages if "/drift/" in each.dedup_key]
+
     eventually(drift, "the publisher tells what the run could not")
     assert time.monotonic() - back < SENSOR_LIMIT_S
     [page] = drift()
