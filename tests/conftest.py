@@ -95,12 +95,14 @@ class Fault:
 class S3Server:
     """moto, one request at a time: S3 evaluates a condition and writes in one step, moto in two.
 
-    `faults` are served in their order, each once, to the requests that they fit.
+    `faults` are served in their order, each once, to the requests that they fit. `before_write` is called before a
+    request that changes something takes effect.
     """
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self.endpoint = ""
         self.faults: list[Fault] = []
+        self.before_write: Callable[[], None] = lambda: None
         self.requests = 0
         self._app = app
         self._lock = threading.Lock()
@@ -108,6 +110,8 @@ class S3Server:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         with self._lock:
             self.requests += 1
+            if environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE"):
+                self.before_write()
             if not (self.faults and self.faults[0].method == environ["REQUEST_METHOD"]):
                 return list(self._app(environ, start_response))
             fault = self.faults.pop(0)

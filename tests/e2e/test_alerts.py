@@ -61,3 +61,14 @@ def test_a_live_breach_pages_once_though_the_service_was_down_and_a_correction_r
     assert newest(s3_world).status == "ok"
     assert drift() == [page]
     eventually(lambda: not pagerduty.open, "of quality too")
+    assert _holding_secrets(s3_world, recorder) == []
+
+
+def _holding_secrets(world: World, recorder: Recorder) -> list[str]:
+    """What holds a key of logs, Dagster's storage (run config, metadata, exceptions) and the store."""
+    keys = [recorder.environ[name].encode() for name in ("SCOREWATCH_PAGERDUTY_ROUTING_KEY", "DD_API_KEY")]
+    files = {str(path): path.read_bytes() for path in world.machine.home.rglob("*") if path.is_file()}
+    objects = {info.key: world.store.get(info.key).data for info in world.store.list("")}
+    assert len(files) > 5
+    assert len(objects) > 100
+    return [name for name, data in (files | objects).items() if any(key in data for key in keys)]

@@ -1,0 +1,140 @@
+"""SIGKILL at every step of the publisher, with the real clients, S3 and PagerDuty's semantics; and two at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from monitoring_assets import layout
+from monitoring_assets.refresh import Refresher
+from monitoring_assets.results import Result, write_result
+from tests.alerting.conftest import NETS, shift
+from tests.recorders import Recorder, Request
+
+pytestmark = pytest.mark.timeout(900)
+
+STEPS = 14
+"""More than any phase has; a publisher that was not killed ended by itself."""
+PHASES = {"trigger": ("warn", "warn"), "escalate": ("breach",), "resolve": ("ok", "ok")}
+
+
+class Bed:
+    """A fleet of champions on S3, results written by hand, and publishers that are processes."""
+
+    def __init__(self, lender: Any, machine: Any, server: Any, recorder: Recorder) -> None:
+        self.lender, self._machine, self._server, self.recorder = lender, machine, server, recorder
+        settings = lender.settings
+        self._environ = recorder.environ | {
+            "SCOREWATCH_STORE": settings.store_uri,
+            "SCOREWATCH_REGISTRY": settings.registry_uri,
+            "SCOREWATCH_ALLOWED_SOURCES": lender.lake_uri,
+            "SCOREWATCH_S3_ENDPOINT": settings.s3_endpoint,
+        }
+
+    def deploy(self, *models: str) -> None:
+        for model in models:
+            document = self.lender.manifest(precomputed=True, model=model, version="1", tier=2)
+            self.lender.deploy_manifest(yaml.safe_dump(document).encode(), model, "1")
+        Refresher(self.lender.settings, self.lender.clock).look()
+
+    def write(self, model: str, day: int, state: str) -> None:
+        self.lender.now += timedelta(hours=1)
+        partition = f"2026-01-{day:02d}"
+        result = Result(
+            model=model,
+            version="1",
+            partition=partition,
+            kind="csi",
+            asset="csi",
+            status=state,  # type: ignore[arg-type]
+            recorded_at=self.lender.now,
+            trigger="arrival",
+            live=True,
+            metrics=(shift("income", NETS[state]),),
+        )
+        write_result(self.lender.store, result, partition)
+
+    def start(self) -> Any:
+        return self._machine.start("publish", "--once", **self._environ)
+
+    def publish(self) -> None:
+        code, out, err = self.start().finish(120)
+        assert code == 0, out + err
+
+    def killed_before(self, step: int) -> bool:
+        """Run a publisher that is killed before a step; whether it had so many."""
+        process = self.start()
+        with self._killing(process.popen.pid, step):
+            code, out, err = process.finish(120)
+        assert code in (0, -signal.SIGKILL), out + err
+        return bool(code)
+
+    @contextmanager
+    def _killing(self, pid: int, step: int) -> Iterator[None]:
+        taken = 0
+
+        def before() -> None:
+            nonlocal taken
+            if taken == step:
+                os.kill(pid, signal.SIGKILL)
+            taken += 1
+
+        pagerduty = self.recorder.pagerduty
+        take = pagerduty.take
+
+        def take_or_die(request: Request) -> Any:
+            before()
+            return take(request)
+
+        self._server.before_write, pagerduty.take = before, take_or_die  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            self._server.before_write, pagerduty.take = (lambda: None), take  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def bed(s3_lender: Any, new_machine: Callable[[], Any], s3_server: Any, recorder: Recorder) -> Bed:
+    return Bed(s3_lender, new_machine(), s3_server, recorder)
+
+
+def test_a_publisher_killed_at_any_step_pages_once_escalates_and_resolves(bed: Bed) -> None:
+    models = [f"model-{step}" for step in range(STEPS)]
+    bed.deploy(*models)
+    pagerduty, killed = bed.recorder.pagerduty, dict.fromkeys(PHASES, 0)
+    for step, model in enumerate(models):
+        day = 0
+        for phase, states in PHASES.items():
+            for state in states:
+                day += 1
+                bed.write(model, day, state)
+            killed[phase] += bed.killed_before(step)
+            bed.publish()
+        pages = [page for page in pagerduty.pages if f"/{model}/" in page.dedup_key]
+        assert len(pages) == 1, f"killed before step {step}"
+        assert [trigger["payload"]["severity"] for trigger in pages[0].triggers][-1] == "critical"
+        assert pages[0].resolved
+    assert list(bed.lender.store.list(layout.PENDING)) == []
+    assert min(killed.values()) >= 5, "each phase was killed at each of its steps"
+    assert max(killed.values()) < STEPS, "and there are no more steps than were tried"
+
+
+def test_two_publishers_at_once_page_once_an_episode(bed: Bed) -> None:
+    models = [f"model-{number}" for number in range(12)]
+    bed.deploy(*models)
+    for day, state in enumerate(("breach", "ok", "ok"), start=1):
+        for model in models:
+            bed.write(model, day, state)
+        for rival in [bed.start(), bed.start()]:
+            code, out, err = rival.finish(120)
+            assert code == 0, out + err
+        bed.publish()
+        assert len(bed.recorder.pagerduty.open) == (0 if day == 3 else len(models))
+    assert sorted(page.dedup_key.split("/")[2] for page in bed.recorder.pagerduty.pages) == sorted(models)
