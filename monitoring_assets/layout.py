@@ -121,6 +121,11 @@ def silence(model: str) -> str:
     return f"{SILENCES}{model}.json"
 
 
+def versions_sent() -> str:
+    """When Datadog was last told how every version stands."""
+    return "publisher/versions-sent"
+
+
 def dead_letter(model: str, version: str, name: str) -> str:
     """A message that its service will never take."""
     return f"{DEAD_LETTERS}{model}/{version}/{name}.json"

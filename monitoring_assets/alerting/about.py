@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Self
 from urllib.parse import quote
 
 from monitoring_assets.alerting.policies import FleetPolicy, policy_of
 from monitoring_assets.alerting.policy import Policy
 from monitoring_assets.manifest import Manifest
+from monitoring_assets.partitions import PartitionCalendar
+
+SLA = timedelta(hours=24)
+SLA_HOURLY = timedelta(hours=2)
+"""After a partition's end, where the manifest says nothing."""
 
 
 @dataclass(frozen=True)
 class About:
-    """A version; ``links`` are those of its manifest, by their names.
+    """A version; ``links`` are those of its manifest, by their names, ``sla`` is how long after its end a partition's
+    data may come. There is no ``calendar`` where there is no manifest.
 
     One that is not ``monitored`` (retired, or gone from the registry) has no episodes: what is open is over.
     """
@@ -25,13 +32,25 @@ class About:
     owner: str = "unknown"
     links: Mapping[str, str] = field(default_factory=dict)
     monitored: bool = True
+    calendar: PartitionCalendar | None = None
+    sla: timedelta = SLA
 
     @classmethod
     def of(cls, manifest: Manifest, fleet: FleetPolicy) -> Self:
         """A version as its manifest describes it."""
         policy = policy_of(manifest, fleet)
-        active = manifest.status == "active"
-        return cls(manifest.model, manifest.version, policy, manifest.owner, manifest.links, monitored=active)
+        usual = SLA_HOURLY if manifest.partitions.every == "hour" else SLA
+        hours = manifest.source.sla_hours
+        return cls(
+            manifest.model,
+            manifest.version,
+            policy,
+            manifest.owner,
+            manifest.links,
+            monitored=manifest.status == "active",
+            calendar=manifest.partitions.calendar,
+            sla=usual if hours is None else timedelta(hours=hours),
+        )
 
     def pages(self, dagit_url: str) -> tuple[tuple[str, str], ...]:
         """URL and text of what to look at first."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from monitoring_assets import layout
-from monitoring_assets.alerting.episodes import NAMES, NONE, Kind, Memory, Seen, follow
+from monitoring_assets.alerting.episodes import NAMES, SUSTAINED, Change, Kind, Memory, Seen, follow
 from monitoring_assets.alerting.findings import VERSION, find, together, why
 from monitoring_assets.alerting.policy import Policy, Severity
 
@@ -25,6 +25,7 @@ DAYS_A_MONTH = 365.25 / 12
 class Episode:
     """One episode: from the partition that opened it to the one that closed it (None: still open).
 
+    What is left when an incident is resolved, a ticket, is an episode of its own.
     ``paged`` is the partition at which it paged, None if it never did; ``why`` says why it did, or why it opened.
     """
 
@@ -91,24 +92,25 @@ def _of_kind(model: str, version: str, kind: Kind, group: pl.DataFrame, policy: 
     _, changes = follow(policy.rules(kind), Memory(), seen)
     partitions = group["partition"]
 
+    def opened(change: Change, rule: str) -> Episode:
+        partition, severity = partitions[change.position], NAMES[change.after]
+        return Episode(model, version, kind, partition, None, severity, None, None, reason(change.position, rule))
+
     def reason(position: int, rule: str) -> str:
         return f"{why(group.row(position, named=True))}; {rule}".removeprefix("; ")
 
     episode: Episode | None = None
-    gravest = NONE
     for change in changes:
-        partition = partitions[change.position]
-        if episode is None:
-            text = reason(change.position, change.rule)
-            episode, gravest = Episode(model, version, kind, partition, None, "", None, None, text), NONE
-        gravest = max(gravest, change.after)
-        if policy.pages(change.after) is not None and episode.paged is None:
+        partition, page = partitions[change.position], policy.pages(change.after)
+        episode = episode or opened(change, change.rule)
+        if change.after < change.before:
+            yield replace(episode, closed=partition)
+            # What is left is a ticket, if anything, and the next page an incident of its own.
+            episode = opened(change, SUSTAINED) if change.after else None
+            continue
+        if page is not None and episode.paged is None:
             episode = replace(episode, paged=partition, why=reason(change.position, change.rule))
-        closed = None if change.after else partition
-        episode = replace(episode, severity=NAMES[gravest], page=policy.pages(gravest), closed=closed)
-        if change.after == NONE:
-            yield episode
-            episode = None
+        episode = replace(episode, severity=NAMES[change.after], page=page)
     if episode is not None:
         yield episode
 

@@ -13,6 +13,9 @@ Kind = Literal["drift", "quality", "performance", "pipeline"]
 NONE, TICKET, WARNING, GRAVE = 0, 1, 2, 3
 """Severities of an episode: none is open; seen in `scorewatch alerts` and Datadog only; PagerDuty's two."""
 
+SUSTAINED = "small and sustained"
+"""The rule that makes tickets."""
+
 NAMES = ("none", "ticket", "warning", "critical")
 _ORDINALS = ("", "first", "second", "third", "fourth", "fifth")
 _NUMBERS = ("", "one", "two", "three", "four", "five")
@@ -95,7 +98,7 @@ def _step(rules: Rules, memory: Memory, seen: Seen) -> tuple[Memory, str]:
     ticket = TICKET if memory.sustained else NONE
     level = seen.level
     if level == SILENT:
-        return _at(memory, max(memory.severity, ticket)), "small and sustained"
+        return _at(memory, max(memory.severity, ticket)), SUSTAINED
     levels = (*memory.levels, level)[-rules.among :]
     calm = memory.calm + 1 if level == CLEAR else 0
     memory = replace(memory, levels=levels, calm=calm, closed=memory.closed + 1)
@@ -108,7 +111,7 @@ def _step(rules: Rules, memory: Memory, seen: Seen) -> tuple[Memory, str]:
         # The levels that opened this one shall not open the next.
         return _at(replace(memory, levels=(), closed=0), ticket), f"clear for {calm} partitions"
     if memory.severity <= TICKET:
-        return _at(memory, ticket), "small and sustained" if ticket else "the sustained shift is over"
+        return _at(memory, ticket), SUSTAINED if ticket else "the sustained shift is over"
     return memory, ""
 
 

@@ -17,6 +17,12 @@ from monitoring_assets.problems import Problem
 from resources.errors import BadInput
 from resources.object_store import ObjectStore
 
+USUAL = (
+    "policy: {psi: {warn: 0.1, critical: 0.25}, csi: {warn: 0.1, critical: 0.25}, "
+    "warnings: 2, among: 3, calm: 2, cooldown: 3}"
+)
+"""The file that changes nothing, as an example."""
+
 
 class FleetPolicy(Part):
     """The policy of the whole fleet. A warning opens at ``warnings`` of the last ``among`` partitions, ``calm`` clear
@@ -56,7 +62,7 @@ def parse_defaults(data: bytes, where: str) -> FleetDefaults:
         return FleetDefaults.model_validate(load(data, where=where))
     except ValidationError as error:
         lines = [f"{where}: {dotted(each['loc'])}: {each['msg']}" for each in error.errors(include_url=False)]
-        raise BadInput("\n".join(lines)) from error
+        raise BadInput("\n".join([*lines, f"{where}: all that it can say, with its usual values: {USUAL}"])) from error
 
 
 def policy_of(manifest: Manifest, fleet: FleetPolicy) -> Policy:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 from monitoring_assets import layout
+from monitoring_assets.alerting import gauges
 from monitoring_assets.alerting.about import About
 from monitoring_assets.alerting.outbox import Outbox
 from monitoring_assets.alerting.overview import versions_with_alerts
 from monitoring_assets.alerting.policies import FleetPolicy, fleet_defaults
 from monitoring_assets.alerting.policy import Policy
-from monitoring_assets.alerting.reconcile import Pager, Reconciled, Reconciler
+from monitoring_assets.alerting.reconcile import Pager, Reconciled, Reconciler, Unsettled
 from monitoring_assets.alerting.silences import end_silence, in_force, silences
+from monitoring_assets.alerting.state import StateFile
 from monitoring_assets.fleet import Fleet, Name
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.past.markers import markers
 from monitoring_assets.version import Clock
+from resources.datadog import Datadog, Gauge
+from resources.delivery import Accepted, Later
 from resources.errors import BadInput, ScorewatchError
+from resources.object_store import ObjectStore
 from resources.pagerduty import PagerDuty
 from resources.settings import Settings
 
 THREADS = 8
+EVERY = timedelta(minutes=5)
+"""Between two gauges of how a version stands."""
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -64,23 +76,37 @@ def publish(settings: Settings, clock: Clock) -> Round:
     }
     reconciler = _reconciler(settings, clock)
 
-    def one(about: About) -> Reconciled:
-        silenced = about.model in silent and about.model not in over
+    def tell(about: About) -> Unsettled | Reconciled:
+        return reconciler.tell(about, silenced=about.model in silent and about.model not in over)
+
+    # Whoever is to be woken is, before anything waits for Datadog.
+    told = _each(tell, wanted)
+    for model in over:
+        if not any(isinstance(found, Reconciled) and found.waiting for name, found in told.items() if name[0] == model):
+            end_silence(store, model)
+    standing = {name: about for name, about in abouts.items() if about.monitored and name in stated.union(wanted)}
+    # Before the gauges of partitions, of which there may be so many that Datadog has enough for a while.
+    unseen = _show(reconciler, standing)
+    waiting = {name: found for name, found in told.items() if isinstance(found, Reconciled)}
+    unsettled = {name: found for name, found in told.items() if isinstance(found, Unsettled)}
+    return _summed(waiting | _each(reconciler.settle, unsettled), unseen)
+
+
+def _each(work: Callable[[Given], Found], given: Mapping[Name, Given]) -> dict[Name, Found | Reconciled]:
+    """Do the work for every version, several at a time; one whose work fails waits."""
+
+    def one(name: Name) -> Found | Reconciled:
         try:
-            return reconciler.reconcile(about, silenced=silenced)
+            return work(given[name])
         except ScorewatchError as error:
             return Reconciled(waiting=str(error))
         except Exception as error:
             # A bug of ours about one version out of thousands: the others must be heard all the same.
-            logging.getLogger(__name__).exception("publishing %s %s", about.model, about.version)
+            logging.getLogger(__name__).exception("publishing %s %s", *name)
             return Reconciled(waiting=f"a bug of Scorewatch, please report it: {type(error).__name__}")
 
     with ThreadPoolExecutor(THREADS) as threads:
-        done = dict(zip(wanted, threads.map(one, wanted.values()), strict=True))
-    for model in over:
-        if not any(found.waiting for name, found in done.items() if name[0] == model):
-            end_silence(store, model)
-    return _summed(done)
+        return dict(zip(given, threads.map(one, given), strict=True))
 
 
 def resolve_again(settings: Settings, clock: Clock) -> int:
@@ -95,9 +121,48 @@ def resolve_again(settings: Settings, clock: Clock) -> int:
         )
 
 
-def _summed(done: Mapping[Name, Reconciled]) -> Round:
+def _show(reconciler: Reconciler, standing: Mapping[Name, About]) -> dict[str, str]:
+    """Tell Datadog that the publisher is alive and, when it is time, how versions stand; what could not be told."""
+    if reconciler.datadog is None:
+        return {}
+    store, env, at = reconciler.store, reconciler.env, reconciler.clock()
+    found = gauges.vitals(env, sum(1 for _ in store.list(layout.DEAD_LETTERS)), at)
+    problems = {}
+    turn = _has_turn(store, at)
+    if turn:
+
+        def stand(about: About) -> list[Gauge]:
+            return list(gauges.now(about, StateFile(store, about.model, about.version).read(), env, at))
+
+        for name, each in _each(stand, standing).items():
+            if isinstance(each, Reconciled):
+                problems[" ".join(name)] = each.waiting
+            else:
+                found += each
+    delivery = reconciler.datadog.send(found)
+    if turn and isinstance(delivery, Later):
+        store.delete(layout.versions_sent())
+    return problems if isinstance(delivery, Accepted) else problems | {"Datadog": delivery.reason}
+
+
+def _has_turn(store: ObjectStore, at: datetime) -> bool:
+    """Whether it is time to send how versions stand, and no other publisher does."""
+    key = layout.versions_sent()
+    blob = store.get(key)
+    try:
+        last = datetime.fromisoformat(blob.data.decode()) if blob else None
+    except ValueError:
+        last = None
+    # A clock that was put back must not mean silence until it has caught up.
+    if last is not None and abs(at - last) < EVERY:
+        return False
+    return store.compare_and_swap(key, at.isoformat().encode(), blob.etag if blob else None) is not None
+
+
+def _summed(done: Mapping[Name, Reconciled], unseen: Mapping[str, str]) -> Round:
     results, sent = (sum(getattr(each, name) for each in done.values()) for name in ("results", "sent"))
-    return Round(results, sent, {" ".join(name): each.waiting for name, each in done.items() if each.waiting})
+    waiting = {" ".join(name): each.waiting for name, each in done.items() if each.waiting}
+    return Round(results, sent, {**unseen, **waiting})
 
 
 def _abouts(fleet: Fleet, named: Iterable[Name], policy: FleetPolicy) -> dict[Name, About]:
@@ -125,4 +190,9 @@ def _reconciler(settings: Settings, clock: Clock) -> Reconciler:
     store = settings.open_store()
     key = settings.pagerduty_key
     pager: Pager = PagerDuty(key, url=settings.pagerduty_url) if key else Outbox(store, clock)
-    return Reconciler(store, pager, clock, settings.env, settings.dagit_url)
+    datadog = settings.datadog_key and Datadog(
+        settings.datadog_key, site=settings.datadog_site, url=settings.datadog_url
+    )
+    return Reconciler(
+        store, pager, clock, settings.env, settings.dagit_url, datadog=gauges.Fuse(datadog) if datadog else None
+    )

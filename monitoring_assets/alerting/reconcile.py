@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -18,7 +18,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from monitoring_assets import layout
-from monitoring_assets.alerting import messages
+from monitoring_assets.alerting import gauges, messages
 from monitoring_assets.alerting.about import About
 from monitoring_assets.alerting.findings import find
 from monitoring_assets.alerting.levels import CLEAR, SILENT
@@ -28,6 +28,7 @@ from monitoring_assets.past.markers import Marker, markers
 from monitoring_assets.past.rows import to_frame, to_line
 from monitoring_assets.results import Metric, Result, newest_of_asset
 from monitoring_assets.version import Clock
+from resources.datadog import Gauge
 from resources.delivery import Accepted, Delivery, Later, Refused
 from resources.errors import InfrastructureError
 from resources.object_store import ObjectStore
@@ -59,17 +60,38 @@ class Reconciled:
 
 
 @dataclass(frozen=True)
+class Unsettled:
+    """A look after which PagerDuty knows all that it should, with what is left of it: ``gauges`` to send, and then the
+    markers ``marked`` to settle whose results are ``known``.
+    """
+
+    about: About
+    sent: int
+    marked: Sequence[Marker]
+    known: Container[tuple[str, str, int]]
+    gauges: Sequence[Gauge]
+
+
+@dataclass(frozen=True)
 class Reconciler:
-    """Reconciles versions one by one. ``dagit`` is where links lead to."""
+    """Reconciles versions one by one. ``dagit`` is where links lead to; without ``datadog`` no gauge is sent."""
 
     store: ObjectStore
     pager: Pager
     clock: Clock
     env: str
     dagit: str
+    datadog: gauges.Gauges | None = None
 
     def reconcile(self, about: About, *, silenced: bool = False) -> Reconciled:
+        """`tell`, then `settle`. Raises InfrastructureError when the store cannot be reached."""
+        told = self.tell(about, silenced=silenced)
+        return self.settle(told) if isinstance(told, Unsettled) else told
+
+    def tell(self, about: About, *, silenced: bool = False) -> Unsettled | Reconciled:
         """Take in the results of a version that have a marker, and tell PagerDuty what it does not know yet.
+
+        Reconciled if that could not be done: the markers stay.
 
         While a version is ``silenced`` nothing is triggered; resolving goes on. Raises InfrastructureError when the
         store cannot be reached.
@@ -80,9 +102,11 @@ class Reconciler:
         file = StateFile(self.store, about.model, about.version)
         try:
             judged = {(each.partition, each.kind) for attempts in read.values() for each in attempts}
+            live = _live(read.values())
             state = with_rows(file.read(), judged, _rows(about, read.values()))
+            state = state.model_copy(update={"newest": gauges.newest_of(state.newest, live)})
             file.write(plan(_without_old(state, self.clock()), about, self.clock(), self.env))
-            done = self._tell(file, about, silenced=silenced)
+            done = self._deliver(file, about, silenced=silenced)
         except Overtaken:
             return Reconciled(overtaken=True)
         if done.waiting:
@@ -91,7 +115,21 @@ class Reconciler:
             file.remove()
         # Only what was read: a result may have come since.
         known = {(*folder, each.attempt) for folder, attempts in read.items() for each in attempts}
-        return Reconciled(results=self._settle(marked, known), sent=done.sent)
+        return Unsettled(about, done.sent, marked, known, gauges.daily(about, live, self.env))
+
+    def settle(self, told: Unsettled) -> Reconciled:
+        """Send the gauges, and hand the results over to compaction; they wait for Datadog as long as it is down.
+
+        Raises InfrastructureError when the store cannot be reached.
+        """
+        if self.datadog is not None and told.gauges:
+            match self.datadog.send(told.gauges):
+                case Later() as later:
+                    return Reconciled(sent=told.sent, waiting=later.reason, after_s=later.after_s)
+                case Refused() as refused:
+                    points = gauges.as_json(told.gauges)
+                    self._bury(told.about, json.dumps(points), {"action": "send", "gauges": points}, refused)
+        return Reconciled(results=self._settle(told.marked, told.known), sent=told.sent)
 
     def resolve_again(self, model: str, version: str) -> int:
         """Send the resolves of the last week once more; how many. Raises InfrastructureError without an answer."""
@@ -117,7 +155,7 @@ class Reconciler:
                 )
         return found
 
-    def _tell(self, file: StateFile, about: About, *, silenced: bool) -> Reconciled:
+    def _deliver(self, file: StateFile, about: About, *, silenced: bool) -> Reconciled:
         """Send what is to be sent, in its order; every step is stored."""
         sent = 0
         while (told := next(iter(file.state.closing), None)) is not None:
@@ -125,7 +163,7 @@ class Reconciler:
                 case Later() as later:
                     return Reconciled(sent=sent, waiting=later.reason, after_s=later.after_s)
                 case Refused() as refused:
-                    self._bury(about, told, "resolve", refused)
+                    self._bury(about, f"{told.key} resolve", _letter("resolve", told), refused)
                 case Accepted():
                     sent += 1
             state = file.state
@@ -141,7 +179,7 @@ class Reconciler:
                 case Later() as later:
                     return Reconciled(sent=sent, waiting=later.reason, after_s=later.after_s)
                 case Refused() as refused:
-                    self._bury(about, told, "trigger", refused)
+                    self._bury(about, f"{told.key} trigger", _letter("trigger", told), refused)
                 case Accepted():
                     sent += 1
             _put(file, track, told.model_copy(update={"told": page, "trying": False}))
@@ -161,11 +199,11 @@ class Reconciler:
                     found.setdefault(each.column, each)
         return tuple(sorted(found.values(), key=lambda each: -(each.net_value or 0.0)))
 
-    def _bury(self, about: About, told: Told, action: str, refused: Refused) -> None:
-        """Keep what PagerDuty will never take, for a person to look at."""
-        name = hashlib.sha256(f"{told.key} {action}".encode()).hexdigest()[:16]
-        letter = {"action": action, "refused": refused.reason, "episode": told.model_dump(mode="json")}
-        self.store.put(layout.dead_letter(about.model, about.version, name), json.dumps(letter, indent=1).encode())
+    def _bury(self, about: About, identity: str, letter: Mapping[str, object], refused: Refused) -> None:
+        """Keep what a service will never take, for a person to look at; once for the same ``identity``."""
+        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        content = json.dumps({**letter, "refused": refused.reason}, indent=1)
+        self.store.put(layout.dead_letter(about.model, about.version, name), content.encode())
 
     def _settle(self, marked: Sequence[Marker], known: Container[tuple[str, str, int]]) -> int:
         """Hand the results over to compaction; a marker without a result waits for it."""
@@ -178,6 +216,19 @@ class Reconciler:
             if there or each.put_at < self.clock() - FORGOTTEN:
                 self.store.delete(each.key)
         return settled
+
+
+def _letter(action: str, told: Told) -> dict[str, object]:
+    return {"action": action, "episode": told.model_dump(mode="json")}
+
+
+def _live(folders: Iterable[Sequence[Result]]) -> list[Result]:
+    """The newest live attempt of every asset, of attempts that are given oldest first."""
+    return [
+        each
+        for attempts in folders
+        for each in {attempt.asset: attempt for attempt in attempts if attempt.live}.values()
+    ]
 
 
 def _put(file: StateFile, track: Track, told: Told) -> None:

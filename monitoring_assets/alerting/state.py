@@ -80,6 +80,13 @@ class Closed(_Stored):
     resolved_at: datetime
 
 
+class Newest(_Stored):
+    """The newest partition that was judged live, and by kind (psi, csi) the net PSI of its worst column."""
+
+    partition: str
+    nets: dict[str, float] = {}
+
+
 class AlertState(_Stored):
     """Everything of one version. ``closing`` are episodes that are over, whose incidents are still to be resolved."""
 
@@ -89,6 +96,7 @@ class AlertState(_Stored):
     open: dict[Track, Told] = {}
     closing: tuple[Told, ...] = ()
     closed: tuple[Closed, ...] = ()
+    newest: Newest | None = None
 
 
 class Overtaken(Exception):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
 from monitoring_assets.cli.output import echo_json, plain, progress, table
+from resources.errors import BadInput
 from resources.settings import Settings
 
 if TYPE_CHECKING:
     from monitoring_assets.alerting.outbox import Sent
     from monitoring_assets.alerting.overview import Open
 
-OUTBOX_SHOWN = 10
+OUTBOX_SHOWN, OUTBOX_SEARCHED = 10, 1_000
 COLUMNS = ("severity", "version", "about", "since", "partition", "told")
 
 
@@ -36,10 +38,14 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
 
     store, now = settings.open_store(), utc_now()
     names = [name for name in versions_with_alerts(store) if model in (None, name[0])]
+    if model is not None and not names and model not in settings.open_registry().list_folders(""):
+        raise BadInput(f"No model {model} is registered in {settings.registry_uri}, and nothing was alerted of it.")
     episodes = [each for found in progress("reading alerts", open_episodes(store, names), len(names)) for each in found]
     episodes.sort(key=lambda each: (-each.told.severity, each.model, each.version, each.told.track))
     silent = {name: each for name, each in silences(store).items() if now < each.until and model in (None, name)}
-    events = [] if settings.pagerduty_key else list(newest(store, OUTBOX_SHOWN))
+    # The key of an incident holds the model, also that of a resolve, which holds nothing else.
+    outbox = (each for each in newest(store, OUTBOX_SEARCHED) if model is None or f"/{model}/" in each.dedup_key)
+    events = [] if settings.pagerduty_key else list(islice(outbox, OUTBOX_SHOWN))
     if as_json:
         echo_json(
             {
@@ -63,7 +69,7 @@ def _print(episodes: Sequence[Open], now: datetime) -> None:
     if not episodes:
         click.echo("No episode is open.")
         return
-    table(f"{len(episodes)} open episodes", COLUMNS, [_row(each, now) for each in episodes])
+    table(f"open episodes: {len(episodes)}", COLUMNS, [_row(each, now) for each in episodes])
     for each in episodes:
         click.echo(plain(f"{each.model} {each.version}, {each.about}: {each.told.why}"))
 

@@ -131,7 +131,7 @@ def _print(replays: Mapping[str, Replay]) -> None:
     if tried is not None:
         print_pages(_title("the tried policy", tried), tried.pages)
         gone, new = _difference(present, tried)
-        click.echo(f"The tried policy has {len(new)} pages that the present one has not, and leaves out {len(gone)}:")
+        click.echo(f"pages of the tried policy alone: {len(new)}; of the present one alone: {len(gone)}")
         for sign, episodes in (("+", new), ("-", gone)):
             for each in episodes:
                 click.echo(plain(f"{sign} {each.paged} {each.model} {each.version}, {each.kind}"))
@@ -139,14 +139,15 @@ def _print(replays: Mapping[str, Replay]) -> None:
 
 def print_pages(title: str, pages: Sequence[Episode]) -> None:
     """A line for every page, and below them why."""
+    # Not as the table's title, which is folded at the table's width.
+    click.echo(title)
     if not pages:
-        click.echo(title)
         return
     rows = [
         [each.paged or "", f"{each.model} {each.version}", each.kind, each.severity, each.closed or "open"]
         for each in pages
     ]
-    table(title, COLUMNS, rows)
+    table("", COLUMNS, rows)
     for each in pages:
         click.echo(plain(f"{each.paged} {each.model} {each.version}: {each.why}"))
 

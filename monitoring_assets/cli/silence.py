@@ -27,11 +27,15 @@ def command(settings: Settings, model: str, until: str | None, reason: str | Non
 
     What still fires when the silence ends pages then.
     """
-    from monitoring_assets.alerting.silences import Silence, put_silence
+    from monitoring_assets.alerting.silences import Silence, put_silence, silences
     from monitoring_assets.onboarding import utc_now
 
     store = settings.open_store()
     if end:
+        if until:
+            raise BadInput("--end ends a silence now; leave out --until.")
+        if model not in silences(store):
+            raise BadInput(f"{model} is not silent: scorewatch alerts shows who is.")
         # The publisher looks at whoever was silent when it has ended, and removes it.
         put_silence(store, Silence(model=model, until=utc_now(), reason=reason or "ended"))
         click.echo(plain(f"{model} is heard again."))
@@ -53,7 +57,7 @@ def _moment(text: str, now: datetime) -> datetime:
     except ValueError:
         raise BadInput(f"--until {text} is no time. Write 30m, 4h, 2d, or 2026-03-01T09:00+03:00.") from None
     if moment.tzinfo is None:
-        raise BadInput(f"--until {text} has no time zone. Write an offset, such as {text}+03:00, or Z for UTC.")
+        raise BadInput(f"--until {text} has no time zone. Write time and offset, such as {moment.isoformat()}+03:00.")
     if not now < moment <= now + LONGEST:
         raise BadInput(f"--until {text} is not within the next {LONGEST.days} days.")
     return moment
