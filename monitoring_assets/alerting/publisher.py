@@ -83,7 +83,7 @@ def publish(settings: Settings, clock: Clock) -> Round:
     told = _each(tell, wanted)
     for model in over:
         if not any(isinstance(found, Reconciled) and found.waiting for name, found in told.items() if name[0] == model):
-            end_silence(store, model)
+            end_silence(store, silent[model])
     standing = {name: about for name, about in abouts.items() if about.monitored and name in stated.union(wanted)}
     # Before the gauges of partitions, of which there may be so many that Datadog has enough for a while.
     unseen = _show(reconciler, standing)

@@ -26,9 +26,10 @@ def put_silence(store: ObjectStore, silence: Silence) -> None:
     store.put(layout.silence(silence.model), silence.model_dump_json().encode())
 
 
-def end_silence(store: ObjectStore, model: str) -> None:
-    """End a model's silence, if there is one."""
-    store.delete(layout.silence(model))
+def end_silence(store: ObjectStore, silence: Silence) -> None:
+    """Remove a silence, unless another one has taken its place."""
+    if silences(store).get(silence.model) == silence:
+        store.delete(layout.silence(silence.model))
 
 
 def silences(store: ObjectStore) -> dict[str, Silence]:

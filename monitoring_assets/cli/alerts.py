@@ -29,10 +29,12 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
     """Show the open episodes, the gravest first: why, since when, and what PagerDuty was told of them.
 
     An episode that nobody was told of is a ticket: of a challenger, of a small sustained shift, or a warning of tier 3.
+    Messages that a service refused for good are told too, until somebody deletes them from the store.
+
     Without PagerDuty's key it also shows the newest events of the outbox, where they go instead.
     """
     from monitoring_assets.alerting.outbox import newest
-    from monitoring_assets.alerting.overview import open_episodes, versions_with_alerts
+    from monitoring_assets.alerting.overview import dead_letters, open_episodes, versions_with_alerts
     from monitoring_assets.alerting.silences import silences
     from monitoring_assets.onboarding import utc_now
 
@@ -46,9 +48,11 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
     # The key of an incident holds the model, also that of a resolve, which holds nothing else.
     outbox = (each for each in newest(store, OUTBOX_SEARCHED) if model is None or f"/{model}/" in each.dedup_key)
     events = [] if settings.pagerduty_key else list(islice(outbox, OUTBOX_SHOWN))
+    dead = [each for each in dead_letters(store) if model in (None, each.model)]
     if as_json:
         echo_json(
             {
+                "dead_letters": [vars(each) for each in dead],
                 "episodes": [each.as_json() for each in episodes],
                 "silences": [each.model_dump(mode="json") for each in silent.values()],
                 "outbox": [each.model_dump(mode="json") for each in events],
@@ -60,6 +64,9 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
         click.echo(
             plain(f"{each.model} is silent until {each.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: {each.reason}")
         )
+    for each_dead in dead:
+        line = f"refused for good, {each_dead.model} {each_dead.version}: {each_dead.refused} ({each_dead.key})"
+        click.secho(plain(line), fg="red")
     if events:
         title = "outbox: what PagerDuty would have been told, the newest first"
         table(title, ("at (UTC)", "event", "summary"), [_sent(each) for each in events])

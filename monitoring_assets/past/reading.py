@@ -102,11 +102,13 @@ def _compacted(
 def _files(store: ObjectStore, part: int, since: date, until: date) -> dict[str, str]:
     """Keys and fingerprints of a part's files."""
     last = until - timedelta(days=1)
-    keys = {
-        layout.history_month(f"{month // 12:04d}-{month % 12 + 1:02d}", part)
-        for month in range(since.year * 12 + since.month - 1, last.year * 12 + last.month)
+    first_key, last_key = (layout.history_month(day.isoformat()[:7], part) for day in (since, last))
+    name = first_key.rpartition("/")[2]
+    return {
+        info.key: info.fingerprint
+        for info in store.list(layout.HISTORY)
+        if first_key <= info.key <= last_key and info.key.endswith(f"/{name}")
     }
-    return {info.key: info.fingerprint for info in store.list(layout.HISTORY) if info.key in keys}
 
 
 def _scan(store: ObjectStore, keys: Sequence[str]) -> pl.LazyFrame:

@@ -17,7 +17,7 @@ def test_in_an_empty_store_nothing_is_open_and_nothing_is_written(desk: Any) -> 
     assert (said.exit_code, said.stdout, said.stderr) == (0, "No episode is open.\n", "")
     said = desk.run("alerts", "--json")
     assert (said.exit_code, said.stderr) == (0, "")
-    assert json.loads(said.stdout) == {"episodes": [], "silences": [], "outbox": []}
+    assert json.loads(said.stdout) == {"episodes": [], "silences": [], "outbox": [], "dead_letters": []}
     assert desk.lender.listed() == []
 
 
@@ -131,3 +131,16 @@ def test_a_damaged_state_is_named_with_what_to_do(desk: Any) -> None:
     assert said.exit_code == 75
     assert "alerts/a-loan/1.json cannot be read as the state of alerts" in said.stderr
     assert "Restore an earlier version" in said.stderr
+
+
+def test_what_a_service_refused_for_good_is_told_until_somebody_deletes_it(desk: Any, recorder: Any) -> None:
+    desk.register()
+    desk.day(1, "breach")
+    wrong = recorder.environ | {"SCOREWATCH_PAGERDUTY_ROUTING_KEY": "x" * 32}
+    assert desk.run("publish", "--once", **{name: wrong[name] for name in wrong if "PAGERDUTY" in name}).exit_code == 0
+    said = desk.run("alerts").stdout
+    assert f"refused for good, {MODEL} 1: PagerDuty answered 400" in said
+    assert "x" * 32 not in said
+    [letter] = json.loads(desk.run("alerts", "--json").stdout)["dead_letters"]
+    desk.lender.store.delete(letter["key"])
+    assert "refused" not in desk.run("alerts").stdout
