@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from monitoring_assets.alerting.silences import Silence, put_silence
+from tests.cli.conftest import MODEL
 
 NASTY = "[red]incöme\x1b[31m"
 EPISODE_KEYS = {"model", "version", "about", "severity", "key", "opened", "at", "since", "why", "told", "trying"}
