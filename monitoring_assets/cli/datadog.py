@@ -22,7 +22,7 @@ DONE = {"create": "created", "update": "updated", "none": "nothing to change"}
 
 @click.group("datadog")
 def command() -> None:
-    """Dashboards and monitors at Datadog."""
+    """Keep the dashboards and monitors at Datadog as this release has them."""
 
 
 @command.command("apply")

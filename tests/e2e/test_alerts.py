@@ -57,8 +57,10 @@ def test_a_live_breach_pages_once_though_the_service_was_down_and_a_correction_r
     assert page.payload["custom_details"]["owner"] == "risk@lender.example"
 
     land(s3_world.lake, yesterday)
+    # Arrivals would find it within the hour; whoever corrected it does not wait.
+    code, _, err = s3_world.machine.run("backfill", MODEL, "1.0.0", "--from", str(yesterday), **s3_world.environ)
+    assert code == 0, err
     eventually(lambda: page.resolved, "what was corrected is resolved")
-    assert newest(s3_world).status == "ok"
     assert drift() == [page]
     eventually(lambda: not pagerduty.open, "of quality too")
     assert _holding_secrets(s3_world, recorder) == []
@@ -68,7 +70,9 @@ def _holding_secrets(world: World, recorder: Recorder) -> list[str]:
     """What holds a key of logs, Dagster's storage (run config, metadata, exceptions) and the store."""
     keys = [recorder.environ[name].encode() for name in ("SCOREWATCH_PAGERDUTY_ROUTING_KEY", "DD_API_KEY")]
     files = {str(path): path.read_bytes() for path in world.machine.home.rglob("*") if path.is_file()}
-    objects = {info.key: world.store.get(info.key).data for info in world.store.list("")}
+    # Markers come and go meanwhile.
+    blobs = {info.key: world.store.get(info.key) for info in world.store.list("")}
+    objects = {key: blob.data for key, blob in blobs.items() if blob is not None}
     assert len(files) > 5
     assert len(objects) > 100
     return [name for name, data in (files | objects).items() if any(key in data for key in keys)]
