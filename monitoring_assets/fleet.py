@@ -45,6 +45,11 @@ class Member(BaseModel):
     files: str
     deployed_at: datetime
 
+    @property
+    def name(self) -> Name:
+        """Model and version."""
+        return self.manifest.model, self.manifest.version
+
 
 class Registered(BaseModel):
     """One version's folder in the registry.

@@ -18,9 +18,17 @@ ALERTS = "alerts/"
 SILENCES = "silences/"
 DEAD_LETTERS = "dead-letters/"
 OUTBOX = "outbox/"
+BREACHING = "breaching/"
+STORMS = "storms/"
+ANNOUNCED = "announced/"
 POINTER_FILE = "current.json"
 
 _IN_DATASET = re.compile(rf"({DATA}[^/]+/[^/]+/[^/]+/[^/]+)/({re.escape(POINTER_FILE)}|[0-9a-f]{{64}}/[^/]+)")
+
+
+def encoded(partition: str) -> str:
+    """A partition's key as a part of a path."""
+    return partition.replace(":", "-")
 
 
 def fleet_part(number: int) -> str:
@@ -66,6 +74,11 @@ def attempt(asset: str, model: str, version: str, partition: str, input_digest: 
 def current(asset: str, model: str, version: str, partition: str) -> str:
     """The pointer to the files of an asset's partition, swapped last."""
     return f"{dataset(asset, model, version, partition)}/{POINTER_FILE}"
+
+
+def lease(asset: str, model: str, version: str, partition: str) -> str:
+    """Who is at a partition of an asset now; ``partition`` is the encoded key."""
+    return f"leases/{asset}/{model}/{version}/{partition}.json"
 
 
 def in_dataset(key: str) -> tuple[str, str] | None:
@@ -121,9 +134,29 @@ def silence(model: str) -> str:
     return f"{SILENCES}{model}.json"
 
 
+def breaching(partition: str, model: str, version: str, track: str) -> str:
+    """The marker of an episode that pages, or would, by the encoded key of the partition that opened it."""
+    return f"{BREACHING}{partition}/{model}/{version}/{track}"
+
+
+def storm(partition: str) -> str:
+    """The incident of the fleet about one partition; there while it lasts."""
+    return f"{STORMS}{partition}.json"
+
+
+def announced(model: str, version: str) -> str:
+    """The marker of a deployment that PagerDuty was told of."""
+    return f"{ANNOUNCED}{model}/{version}"
+
+
 def versions_sent() -> str:
     """When Datadog was last told how every version stands."""
     return "publisher/versions-sent"
+
+
+def dashboards() -> str:
+    """Where the dashboards at Datadog are."""
+    return "publisher/dashboards.json"
 
 
 def dead_letter(model: str, version: str, name: str) -> str:

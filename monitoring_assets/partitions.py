@@ -21,6 +21,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
+from monitoring_assets import layout
 from monitoring_assets.problems import Problem, shown
 from resources.errors import BadInput
 
@@ -194,7 +195,7 @@ class PartitionCalendar:
     def encode(self, key: str) -> str:
         """`key` for use in a path: no colon, sorts as the key does. Raises `BadInput` for no key."""
         self._parse(key)
-        return key.replace(":", "-")
+        return layout.encoded(key)
 
     def decode(self, encoded: str) -> str:
         """The key that `encode` was given. Raises `BadInput` if there is none."""

@@ -45,6 +45,10 @@ class Metric(BaseModel):
     breach (evidence, and a net PSI of at least .02), ``net_without_worst`` is what is left without its worst partition,
     if it is longer than one, and ``season_net_value`` and ``season_significant`` are net PSI and evidence against the
     earlier cycles, if it is shorter than one; they are None where there are none.
+
+    ``band`` is the PSI that 95 % of windows with as many rows stay below without drift. Of a column that moved,
+    ``null_share`` and ``reference_null_share`` are the shares of nulls in the window and in the reference. ``counts``
+    and ``reference_counts`` are rows by bin, of the metric that shows nothing else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,6 +66,11 @@ class Metric(BaseModel):
     net_without_worst: float | None = None
     season_net_value: float | None = None
     season_significant: bool | None = None
+    band: float | None = None
+    null_share: float | None = None
+    reference_null_share: float | None = None
+    counts: tuple[int, ...] | None = None
+    reference_counts: tuple[int, ...] | None = None
     threshold: float | None = None
     status: Status = "ok"
     note: str | None = None

@@ -21,7 +21,7 @@ FEATURES, SCORES, DISTRIBUTION, PSI, CSI = "features", "scores", "distribution",
 CHECKS = {FEATURES: "quality", SCORES: "quality", DISTRIBUTION: "quality", PSI: "psi", CSI: "csi"}
 """The one check of each asset, by its kind."""
 
-CODE_VERSIONS = {FEATURES: "1", SCORES: "1", DISTRIBUTION: "1", PSI: "2", CSI: "2"}
+CODE_VERSIONS = {FEATURES: "1", SCORES: "1", DISTRIBUTION: "1", PSI: "3", CSI: "3"}
 """Part of every input digest: a new number makes an asset's stored partitions stale."""
 
 

@@ -88,6 +88,13 @@ def read_boards(folder: Path, *, env: str) -> list[Board]:
     return found
 
 
+def dashboard_address(site: str, which: str) -> str:
+    """Where people open a dashboard of an organisation at `site`, by its id."""
+    # The first sites have the application beside the API, the others at the site itself.
+    host = f"app.{site}" if site.count(".") == 1 else site
+    return f"https://{host}/dashboard/{which}"
+
+
 class DatadogBoards:
     """The dashboards and monitors of one organisation, behind its two keys, at its site or at `url`.
 

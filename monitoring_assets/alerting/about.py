@@ -52,8 +52,9 @@ class About:
             sla=usual if hours is None else timedelta(hours=hours),
         )
 
-    def pages(self, dagit_url: str) -> tuple[tuple[str, str], ...]:
-        """URL and text of what to look at first."""
+    def pages(self, dagit_url: str, dashboard_url: str | None = None) -> tuple[tuple[str, str], ...]:
+        """URL and text of what to look at first: Dagit, the dashboard if there is one, the manifest's links."""
         path = "/".join(quote(part, safe="") for part in (self.model, self.version))
         checks = f"{dagit_url}/assets/{path}/csi?view=checks"
-        return ((checks, "checks in Dagit"), *((url, name) for name, url in sorted(self.links.items())))
+        board = ((dashboard_url, "dashboard at Datadog"),) if dashboard_url else ()
+        return ((checks, "checks in Dagit"), *board, *((url, name) for name, url in sorted(self.links.items())))

@@ -16,6 +16,7 @@ from monitoring_assets import layout
 from monitoring_assets.alerting.episodes import NAMES, SUSTAINED, Change, Kind, Memory, Seen, follow
 from monitoring_assets.alerting.findings import VERSION, find, together, why
 from monitoring_assets.alerting.policy import Policy, Severity
+from monitoring_assets.alerting.storms import limit
 
 Policies = Mapping[tuple[str, str], Policy]
 DAYS_A_MONTH = 365.25 / 12
@@ -42,21 +43,33 @@ class Episode:
 
 @dataclass(frozen=True)
 class Replay:
-    """The episodes of a period, and how long versions were monitored in it, in model-months."""
+    """The episodes of a period, the models that were monitored in it, and how long their versions, in model-months."""
 
     episodes: tuple[Episode, ...]
+    models: frozenset[str]
     model_months: float
 
     @property
+    def storms(self) -> Mapping[str, tuple[str, ...]]:
+        """By partition the models of which so many would have paged that one page of the fleet stands for theirs."""
+        found: dict[str, set[str]] = {}
+        for each in self.episodes:
+            if each.paged is not None and each.opened != layout.REGISTRY_PARTITION:
+                found.setdefault(each.opened, set()).add(each.model)
+        most = limit(len(self.models))
+        return {opened: tuple(sorted(found[opened])) for opened in sorted(found) if len(found[opened]) > most}
+
+    @property
     def pages(self) -> tuple[Episode, ...]:
-        """The episodes that would have paged, oldest first."""
-        paged = [each for each in self.episodes if each.paged is not None]
+        """The episodes that would have paged for themselves, oldest first."""
+        storms = self.storms
+        paged = [each for each in self.episodes if each.paged is not None and each.opened not in storms]
         return tuple(sorted(paged, key=lambda each: (each.paged or "", each.model, each.version, each.kind)))
 
     @property
     def pages_per_model_month(self) -> float:
-        """nan before anything was monitored."""
-        return len(self.pages) / self.model_months if self.model_months else math.nan
+        """nan before anything was monitored. A storm is one page."""
+        return (len(self.pages) + len(self.storms)) / self.model_months if self.model_months else math.nan
 
 
 def replay(results: pl.DataFrame, policies: Policies) -> Replay:
@@ -69,13 +82,17 @@ def replay(results: pl.DataFrame, policies: Policies) -> Replay:
     found = find(newest, policies)
     found = found.join(newest.with_row_index("row").select("row", *VERSION, "partition"), on="row")
     episodes = tuple(_episodes(together(found), policies))
-    return Replay(episodes, _model_months(newest))
+    return Replay(episodes, frozenset(newest["model"].unique()), _model_months(newest))
 
 
 def merged(parts: Iterable[Replay]) -> Replay:
     """Replays of several versions as one."""
     parts = tuple(parts)
-    return Replay(tuple(each for part in parts for each in part.episodes), sum(part.model_months for part in parts))
+    return Replay(
+        tuple(each for part in parts for each in part.episodes),
+        frozenset[str]().union(*(part.models for part in parts)),
+        sum(part.model_months for part in parts),
+    )
 
 
 def _episodes(table: pl.DataFrame, policies: Policies) -> Iterator[Episode]:

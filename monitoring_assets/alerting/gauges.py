@@ -52,11 +52,11 @@ class Fuse:
 def daily(about: About, results: Iterable[Result], env: str) -> list[Gauge]:
     """What results say of their partitions. A result about a version as a whole says nothing of one."""
     return [
-        Gauge(f"scorewatch.daily.{name}", value, end, _tags(about, env) | ({"feature": feature} if feature else {}))
+        Gauge(f"scorewatch.daily.{name}", value, end, _tags(about, env) | more)
         for result in results
         if (end := _end(about, result.partition)) is not None
-        for name, feature, value in _figures(result)
-        if value is not None and (feature is None or about.policy.tier == TIER_WITH_FEATURES)
+        for name, more, value in _figures(result)
+        if value is not None and ("feature" not in more or about.policy.tier == TIER_WITH_FEATURES)
     ]
 
 
@@ -119,19 +119,28 @@ def _ages(about: About, partition: str, at: datetime) -> Mapping[str, float]:
     return {"result.age_seconds": (at - end).total_seconds(), "sla_seconds": allowed.total_seconds()}
 
 
-def _figures(result: Result) -> Iterator[tuple[str, str | None, float | None]]:
-    """Name, feature and value."""
+def _figures(result: Result) -> Iterator[tuple[str, dict[str, str], float | None]]:
+    """Name, further tags and value."""
     for column, metric in _deciding(result).items():
-        yield result.kind, column if result.kind == "csi" else None, metric.net_value
+        yield result.kind, {"feature": column} if result.kind == "csi" else {}, metric.net_value
     for each in result.metrics:
         if each.segment is not None:
             continue
         if (result.kind, each.metric, each.window) == ("psi", "psi", 1):
-            yield "psi.raw", None, each.value
+            yield "psi.raw", {}, each.value
+            yield "psi.band", {}, each.band
+        for population, counts in (("reference", each.reference_counts), ("current", each.counts)):
+            yield from _shares(population, counts or ())
         if (result.kind, result.asset, each.metric) == ("quality", FEATURES, "rows"):
-            yield "rows", None, each.value
+            yield "rows", {}, each.value
         if (result.kind, each.metric) == ("quality", "null_rate"):
-            yield "null_rate", each.column, each.value
+            yield "null_rate", {"feature": each.column or ""}, each.value
+
+
+def _shares(population: str, counts: Sequence[int]) -> Iterator[tuple[str, dict[str, str], float]]:
+    rows = sum(counts)
+    for number, count in enumerate(counts if rows else ()):
+        yield "score.bin", {"bin": f"{number:02d}", "population": population}, count / rows
 
 
 def _deciding(result: Result) -> dict[str, Metric]:

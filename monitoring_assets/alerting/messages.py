@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monitoring_assets.alerting.about import About
+from monitoring_assets.alerting.dashboards import chosen
 from monitoring_assets.alerting.episodes import NAMES
 from monitoring_assets.alerting.policy import Severity
 from monitoring_assets.alerting.state import Told
@@ -18,8 +19,16 @@ def dedup_key(env: str, about: About, episode: str, opened: str) -> str:
     return f"scorewatch/{env}/{about.model}/{about.version}/{episode}/{opened}"
 
 
-def trigger(about: About, told: Told, severity: Severity, worst: tuple[Metric, ...], env: str, dagit: str) -> Event:
-    """Opens the incident of an episode, or makes it graver."""
+def trigger(
+    about: About,
+    told: Told,
+    severity: Severity,
+    worst: tuple[Metric, ...],
+    env: str,
+    dagit: str,
+    dashboard: str | None = None,
+) -> Event:
+    """Opens the incident of an episode, or makes it graver. ``dashboard`` is the address of that of any one model."""
     episode = "pipeline" if told.track == "registry" else told.track
     details: dict[str, JSON] = {
         "model": about.model,
@@ -44,7 +53,7 @@ def trigger(about: About, told: Told, severity: Severity, worst: tuple[Metric, .
         group=about.owner,
         class_=episode,
         details=details,
-        links=about.pages(dagit),
+        links=about.pages(dagit, dashboard and chosen(dashboard, about, env)),
     )
 
 
@@ -54,12 +63,20 @@ def resolve(told: Told) -> Event:
 
 
 def _numbers(metric: Metric) -> JSON:
-    """Of one column: its PSI, what of it is more than chance, over how many partitions and rows."""
-    return {
+    """Of one column: its PSI, what of it is more than chance, over how many partitions and rows, and the nulls."""
+    found = {
         "psi": metric.value,
         "net psi": metric.net_value,
+        "threshold": metric.threshold,
+        "no-drift band": metric.band,
         "partitions": metric.window,
         "rows": metric.n,
-        "threshold": metric.threshold,
+        "nulls": metric.null_share,
+        "nulls in the reference": metric.reference_null_share,
         "note": metric.note,
     }
+    return {name: _short(value) for name, value in found.items() if value is not None}
+
+
+def _short(value: float | str) -> float | str:
+    return float(f"{value:.4g}") if isinstance(value, float) else value

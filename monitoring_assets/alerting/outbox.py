@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,7 +15,14 @@ from monitoring_assets import layout
 from monitoring_assets.version import Clock
 from resources.delivery import Accepted, Delivery
 from resources.object_store import ObjectStore
-from resources.pagerduty import Event
+from resources.pagerduty import Change, Event
+
+
+class Pager(Protocol):
+    """Takes events: PagerDuty, or the outbox where there is none."""
+
+    def send(self, message: Event | Change) -> Delivery:
+        """Send a message once."""
 
 
 class Sent(BaseModel):
@@ -24,9 +31,9 @@ class Sent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
 
     at: datetime
-    action: Literal["trigger", "resolve"]
-    dedup_key: str
-    severity: str
+    action: Literal["trigger", "resolve", "change"] = "change"
+    dedup_key: str = ""
+    severity: str = ""
     summary: str
     details: dict[str, Any]
     links: tuple[tuple[str, str], ...]
@@ -38,7 +45,7 @@ class Outbox:
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store, self._clock = store, clock
 
-    def send(self, message: Event) -> Delivery:
+    def send(self, message: Event | Change) -> Delivery:
         """Keep an event, under the time of now."""
         sent = Sent.model_validate({**vars(message), "at": self._clock()})
         data = sent.model_dump_json().encode()

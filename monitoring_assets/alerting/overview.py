@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ class Open:
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        told = self.told.model_dump(mode="json", exclude={"severity", "track"})
+        told = self.told.model_dump(mode="json", exclude={"severity", "track", "registered"})
         return {"model": self.model, "version": self.version, "about": self.about, "severity": self.severity} | told
 
 
@@ -56,25 +55,3 @@ def open_episodes(store: ObjectStore, names: Sequence[Name]) -> Iterator[list[Op
 
     with ThreadPoolExecutor(THREADS) as threads:
         yield from threads.map(one, names)
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A message that its service will never take: where it is kept, and what the service said."""
-
-    model: str
-    version: str
-    key: str
-    refused: str
-
-
-def dead_letters(store: ObjectStore) -> Iterator[DeadLetter]:
-    """All of them, in the order of model and version. Whoever has dealt with one deletes it."""
-    for info in store.list(layout.DEAD_LETTERS):
-        blob = store.get(info.key)
-        try:
-            refused = str(json.loads(blob.data)["refused"]) if blob else ""
-        except (ValueError, KeyError, TypeError):
-            refused = "it cannot be read"
-        model, version, _ = info.key.removeprefix(layout.DEAD_LETTERS).split("/", 2)
-        yield DeadLetter(model, version, info.key, refused)

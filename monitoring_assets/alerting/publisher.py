@@ -12,13 +12,15 @@ from typing import TypeVar
 from monitoring_assets import layout
 from monitoring_assets.alerting import gauges
 from monitoring_assets.alerting.about import About
-from monitoring_assets.alerting.outbox import Outbox
+from monitoring_assets.alerting.deployments import announce
+from monitoring_assets.alerting.outbox import Outbox, Pager
 from monitoring_assets.alerting.overview import versions_with_alerts
 from monitoring_assets.alerting.policies import FleetPolicy, fleet_defaults
 from monitoring_assets.alerting.policy import Policy
-from monitoring_assets.alerting.reconcile import Pager, Reconciled, Reconciler, Unsettled
+from monitoring_assets.alerting.reconcile import Reconciled, Reconciler, Unsettled
 from monitoring_assets.alerting.silences import end_silence, in_force, silences
 from monitoring_assets.alerting.state import StateFile
+from monitoring_assets.alerting.storms import Weather
 from monitoring_assets.fleet import Fleet, Name
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.manifest import Manifest
@@ -68,13 +70,15 @@ def publish(settings: Settings, clock: Clock) -> Round:
     named = {(each.model, each.version) for each in markers(store, layout.PENDING)}
     stated = set(versions_with_alerts(store))
     abouts = _abouts(fleet, named | stated, _policy(settings))
+    reconciler = _reconciler(settings, clock)
+    weather = Weather(store, reconciler.pager, clock, settings.env, settings.dagit_url)
+    called = named | weather.released()
     wanted = {
         name: about
         for name, about in abouts.items()
         # A version that went leaves its episodes behind, and nothing else that would bring anybody here.
-        if name in named or name[0] in over or (name in stated and not about.monitored)
+        if name in called or name[0] in over or (name in stated and not about.monitored)
     }
-    reconciler = _reconciler(settings, clock)
 
     def tell(about: About) -> Unsettled | Reconciled:
         return reconciler.tell(about, silenced=about.model in silent and about.model not in over)
@@ -84,12 +88,15 @@ def publish(settings: Settings, clock: Clock) -> Round:
     for model in over:
         if not any(isinstance(found, Reconciled) and found.waiting for name, found in told.items() if name[0] == model):
             end_silence(store, silent[model])
+    sent, stormy = weather.look({name for name, found in told.items() if isinstance(found, Reconciled)})
+    deployed = ((member, abouts[member.name]) for member in fleet.members)
+    unannounced = announce(store, reconciler.pager, deployed, settings.env, settings.dagit_url, now)
     standing = {name: about for name, about in abouts.items() if about.monitored and name in stated.union(wanted)}
     # Before the gauges of partitions, of which there may be so many that Datadog has enough for a while.
     unseen = _show(reconciler, standing)
     waiting = {name: found for name, found in told.items() if isinstance(found, Reconciled)}
     unsettled = {name: found for name, found in told.items() if isinstance(found, Unsettled)}
-    return _summed(waiting | _each(reconciler.settle, unsettled), unseen)
+    return _summed(waiting | _each(reconciler.settle, unsettled), sent, {**stormy, **unannounced, **unseen})
 
 
 def _each(work: Callable[[Given], Found], given: Mapping[Name, Given]) -> dict[Name, Found | Reconciled]:
@@ -159,10 +166,10 @@ def _has_turn(store: ObjectStore, at: datetime) -> bool:
     return store.compare_and_swap(key, at.isoformat().encode(), blob.etag if blob else None) is not None
 
 
-def _summed(done: Mapping[Name, Reconciled], unseen: Mapping[str, str]) -> Round:
-    results, sent = (sum(getattr(each, name) for each in done.values()) for name in ("results", "sent"))
+def _summed(done: Mapping[Name, Reconciled], sent: int, problems: Mapping[str, str]) -> Round:
+    results, told = (sum(getattr(each, name) for each in done.values()) for name in ("results", "sent"))
     waiting = {" ".join(name): each.waiting for name, each in done.items() if each.waiting}
-    return Round(results, sent, {**unseen, **waiting})
+    return Round(results, sent + told, {**problems, **waiting})
 
 
 def _abouts(fleet: Fleet, named: Iterable[Name], policy: FleetPolicy) -> dict[Name, About]:

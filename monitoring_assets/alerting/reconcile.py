@@ -7,29 +7,30 @@ it again is harmless, because the key of an episode's incident stays the same.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from pydantic import ValidationError
 
 from monitoring_assets import layout
-from monitoring_assets.alerting import gauges, messages
+from monitoring_assets.alerting import gauges
 from monitoring_assets.alerting.about import About
+from monitoring_assets.alerting.dead_letters import bury
 from monitoring_assets.alerting.findings import find
 from monitoring_assets.alerting.levels import CLEAR, SILENT
-from monitoring_assets.alerting.state import AlertState, Closed, Overtaken, Row, StateFile, Told, Track
+from monitoring_assets.alerting.outbox import Pager
+from monitoring_assets.alerting.state import AlertState, Overtaken, Row, StateFile
+from monitoring_assets.alerting.telling import Teller
 from monitoring_assets.alerting.wanted import plan, with_rows
 from monitoring_assets.past.markers import Marker, markers
 from monitoring_assets.past.rows import to_frame, to_line
-from monitoring_assets.results import Metric, Result, newest_of_asset
+from monitoring_assets.results import Result
 from monitoring_assets.version import Clock
 from resources.datadog import Gauge
-from resources.delivery import Accepted, Delivery, Later, Refused
+from resources.delivery import Later, Refused
 from resources.errors import InfrastructureError
 from resources.object_store import ObjectStore
 from resources.pagerduty import Event
@@ -37,13 +38,6 @@ from resources.pagerduty import Event
 FORGOTTEN = timedelta(days=7)
 """How long a resolved episode is remembered (and its incident resolved once more a day), and a marker waits for its
 result."""
-
-
-class Pager(Protocol):
-    """Takes events: PagerDuty, or the outbox where there is none."""
-
-    def send(self, message: Event) -> Delivery:
-        """Send an event once."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +100,19 @@ class Reconciler:
             state = with_rows(file.read(), judged, _rows(about, read.values()))
             state = state.model_copy(update={"newest": gauges.newest_of(state.newest, live)})
             file.write(plan(_without_old(state, self.clock()), about, self.clock(), self.env))
-            done = self._deliver(file, about, silenced=silenced)
+            teller = Teller(
+                self.store, self.pager, self.clock, self.env, self.dagit, dashboards=self.datadog is not None
+            )
+            heard = teller.tell(file, about, silenced=silenced)
         except Overtaken:
             return Reconciled(overtaken=True)
-        if done.waiting:
-            return done
+        if heard.waiting:
+            return Reconciled(sent=heard.sent, waiting=heard.waiting, after_s=heard.after_s)
         if not about.monitored and not file.state.closed:
             file.remove()
         # Only what was read: a result may have come since.
         known = {(*folder, each.attempt) for folder, attempts in read.items() for each in attempts}
-        return Unsettled(about, done.sent, marked, known, gauges.daily(about, live, self.env))
+        return Unsettled(about, heard.sent, marked, known, gauges.daily(about, live, self.env))
 
     def settle(self, told: Unsettled) -> Reconciled:
         """Send the gauges, and hand the results over to compaction; they wait for Datadog as long as it is down.
@@ -128,7 +125,8 @@ class Reconciler:
                     return Reconciled(sent=told.sent, waiting=later.reason, after_s=later.after_s)
                 case Refused() as refused:
                     points = gauges.as_json(told.gauges)
-                    self._bury(told.about, json.dumps(points), {"action": "send", "gauges": points}, refused)
+                    name = (told.about.model, told.about.version)
+                    bury(self.store, name, json.dumps(points), {"action": "send", "gauges": points}, refused)
         return Reconciled(results=self._settle(told.marked, told.known), sent=told.sent)
 
     def resolve_again(self, model: str, version: str) -> int:
@@ -155,56 +153,6 @@ class Reconciler:
                 )
         return found
 
-    def _deliver(self, file: StateFile, about: About, *, silenced: bool) -> Reconciled:
-        """Send what is to be sent, in its order; every step is stored."""
-        sent = 0
-        while (told := next(iter(file.state.closing), None)) is not None:
-            match self.pager.send(messages.resolve(told)):
-                case Later() as later:
-                    return Reconciled(sent=sent, waiting=later.reason, after_s=later.after_s)
-                case Refused() as refused:
-                    self._bury(about, f"{told.key} resolve", _letter("resolve", told), refused)
-                case Accepted():
-                    sent += 1
-            state = file.state
-            closed = Closed(key=told.key, resolved_at=self.clock())
-            file.write(state.model_copy(update={"closing": state.closing[1:], "closed": (*state.closed, closed)}))
-        for track, told in file.state.open.items():
-            page = about.policy.pages(told.severity)
-            if page is None or told.told in (page, "critical") or silenced:
-                continue
-            _put(file, track, told.model_copy(update={"trying": True}))
-            event = messages.trigger(about, told, page, self._worst(about, told), self.env, self.dagit)
-            match self.pager.send(event):
-                case Later() as later:
-                    return Reconciled(sent=sent, waiting=later.reason, after_s=later.after_s)
-                case Refused() as refused:
-                    self._bury(about, f"{told.key} trigger", _letter("trigger", told), refused)
-                case Accepted():
-                    sent += 1
-            _put(file, track, told.model_copy(update={"told": page, "trying": False}))
-        return Reconciled(sent=sent)
-
-    def _worst(self, about: About, told: Told) -> tuple[Metric, ...]:
-        """The metrics that made a drift episode as grave as it is, the largest first."""
-        if told.track != "drift":
-            return ()
-        found: dict[str | None, Metric] = {}
-        for kind in ("psi", "csi"):
-            folder = layout.results(about.model, about.version, told.at.replace(":", "-"), kind)
-            result = newest_of_asset(self.store, folder, kind)
-            for each in result.metrics if result else ():
-                if each.metric == kind and each.segment is None and each.status in ("warn", "breach"):
-                    # The first metric of a column is that of its deciding window.
-                    found.setdefault(each.column, each)
-        return tuple(sorted(found.values(), key=lambda each: -(each.net_value or 0.0)))
-
-    def _bury(self, about: About, identity: str, letter: Mapping[str, object], refused: Refused) -> None:
-        """Keep what a service will never take, for a person to look at; once for the same ``identity``."""
-        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        content = json.dumps({**letter, "refused": refused.reason}, indent=1)
-        self.store.put(layout.dead_letter(about.model, about.version, name), content.encode())
-
     def _settle(self, marked: Sequence[Marker], known: Container[tuple[str, str, int]]) -> int:
         """Hand the results over to compaction; a marker without a result waits for it."""
         settled = 0
@@ -218,10 +166,6 @@ class Reconciler:
         return settled
 
 
-def _letter(action: str, told: Told) -> dict[str, object]:
-    return {"action": action, "episode": told.model_dump(mode="json")}
-
-
 def _live(folders: Iterable[Sequence[Result]]) -> list[Result]:
     """The newest live attempt of every asset, of attempts that are given oldest first."""
     return [
@@ -229,10 +173,6 @@ def _live(folders: Iterable[Sequence[Result]]) -> list[Result]:
         for attempts in folders
         for each in {attempt.asset: attempt for attempt in attempts if attempt.live}.values()
     ]
-
-
-def _put(file: StateFile, track: Track, told: Told) -> None:
-    file.write(file.state.model_copy(update={"open": file.state.open | {track: told}}))
 
 
 def _without_old(state: AlertState, now: datetime) -> AlertState:

@@ -53,8 +53,8 @@ class Past(_Stored):
 class Told(_Stored):
     """An episode, and what PagerDuty knows of it under ``key``. It grew as grave as it is on the partition ``at``.
 
-    ``told`` is the severity that was accepted. ``trying`` is set before a message is sent and taken away when its
-    answer is known: while it is, nobody can say whether it arrived.
+    ``registered``: it may count towards a storm. ``told`` is the severity that was accepted. ``trying`` is set before
+    a message is sent and taken away when its answer is known: while it is, nobody can say whether it arrived.
     """
 
     track: Track
@@ -64,6 +64,7 @@ class Told(_Stored):
     since: datetime
     severity: int
     why: str
+    registered: bool = False
     told: Severity | None = None
     trying: bool = False
 
@@ -88,7 +89,7 @@ class Newest(_Stored):
 
 
 class AlertState(_Stored):
-    """Everything of one version. ``closing`` are episodes that are over, whose incidents are still to be resolved."""
+    """Everything of one version. ``closing`` are episodes that are over, which somebody else still knows of."""
 
     policy_version: int = VERSION
     rows: tuple[Row, ...] = ()

@@ -109,16 +109,16 @@ def _planned(state: AlertState, track: Track, standing: _Standing, about: About,
         return _with_open(state, track, new)
     if severity > current.severity:
         return _with_open(state, track, current.model_copy(update={"severity": severity, "at": at, "why": why}))
-    if severity < current.severity and about.policy.pages(severity) is None and current.known:
+    if severity < current.severity and about.policy.pages(severity) is None and (current.known or current.registered):
         # What is left of it is nothing that anybody is woken for.
         state = _closed(state, track, current)
-        current = current.model_copy(update={"told": None, "trying": False})
+        current = current.model_copy(update={"registered": False, "told": None, "trying": False})
     return _with_open(state, track, current.model_copy(update={"severity": severity}))
 
 
 def _closed(state: AlertState, track: Track, told: Told) -> AlertState:
     others = {name: each for name, each in state.open.items() if name != track}
-    closing = (*state.closing, told) if told.known else state.closing
+    closing = (*state.closing, told) if told.known or told.registered else state.closing
     return state.model_copy(update={"open": others, "closing": closing})
 
 

@@ -95,7 +95,9 @@ def _judge(version: ModelVersion, kind: Drift, targets: Sequence[str], distribut
             for (column, segment), found in verdicts.items()
             for metric in making.of(column, segment, found, number, int(positions[number]))
         ]
-        metrics += score.of(partition) if kind == PSI else []
+        if kind == PSI:
+            metrics += score.of(partition)
+            metrics += [making.bins(each.name, int(positions[number])) for each in columns if not each.unusable]
         table = _table(verdicts, number)
         inputs = _inputs(version, history, int(positions[number]), distributions)
         current, state = _store(version, kind, partition, inputs, table)

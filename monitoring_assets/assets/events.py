@@ -136,7 +136,7 @@ def check_metadata(result: Result, plots: dict[str, float]) -> dict[str, dg.Meta
     }
     metadata["status"] = dg.MetadataValue.text(result.status)
     metadata["result"] = dg.MetadataValue.text(f"attempt {result.attempt}, digest {result.digest[:12]}")
-    rows = [metric for metric in result.metrics if metric.column is not None]
+    rows = [metric for metric in result.metrics if metric.column is not None and metric.counts is None]
     if rows:
         metadata["worst columns"] = _table(rows)
     segments = [metric for metric in result.metrics if metric.segment is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ import numpy as np
 from monitoring_assets.assets.history import History
 from monitoring_assets.assets.judging import thresholds
 from monitoring_assets.results import Metric, Status
-from monitoring_assets.stability.profile import WHOLE, SegmentKey
-from monitoring_assets.stability.psi import decompose, merge_bins
+from monitoring_assets.stability.profile import WHOLE, ColumnProfile, SegmentKey
+from monitoring_assets.stability.psi import IntArray, decompose, merge_bins
 from monitoring_assets.stability.seasons import SeasonVerdicts
-from monitoring_assets.stability.significance import alpha, smallest_detectable_psi
+from monitoring_assets.stability.significance import alpha, no_drift_band, smallest_detectable_psi
 from monitoring_assets.stability.windows import (
     BREACH,
     MIN_ROWS_PER_BIN,
@@ -27,6 +28,7 @@ from monitoring_assets.stability.windows import (
 from monitoring_assets.version import ModelVersion
 
 SHOWN_PART = 0.005
+SCORE_BINS = "score_bins"
 
 STATUS: dict[int, Status] = {NOT_ELIGIBLE: "insufficient_data", OK: "ok", WARN: "warn", BREACH: "breach"}
 
@@ -59,6 +61,22 @@ class WindowMetrics:
         others = sorted({int(np.flatnonzero(eligible)[0]), *large} - {deciding})
         return [self._metric(column, segment, verdicts, number, window, position) for window in (deciding, *others)]
 
+    def bins(self, column: str, position: int) -> Metric:
+        """The rows of one partition alone, and of the reference, in each of the groups that a column's PSI is of."""
+        now, then = self._groups(column, WHOLE, position, 1)
+        return Metric(
+            metric=SCORE_BINS,
+            column=column,
+            window=1,
+            n=int(now.sum()),
+            counts=tuple(now.tolist()),
+            reference_counts=tuple(then.tolist()),
+        )
+
+    @cached_property
+    def _profiles(self) -> dict[str, ColumnProfile]:
+        return {each.name: each for each in self.version.profile.columns}
+
     def _metric(
         self, column: str, segment: SegmentKey, verdicts: WindowVerdicts, number: int, window: int, position: int
     ) -> Metric:
@@ -79,7 +97,9 @@ class WindowMetrics:
             net_without_worst=_known(verdicts.net_without_worst[number, window]),
             status=STATUS[level],
             note=self._note(column, segment, verdicts, number, window, position),
+            band=self._band(column, segment, verdicts, number, window),
             **self._season(column, segment, number, window),
+            **(self._nulls(column, segment, position, length) if level in (WARN, BREACH) else {}),
         )
 
     def _season(self, column: str, segment: SegmentKey, number: int, window: int) -> dict[str, Any]:
@@ -90,6 +110,25 @@ class WindowMetrics:
             "season_net_value": float(season.net[number, window]),
             "season_significant": bool(season.significant[number, window]),
         }
+
+    def _band(self, column: str, segment: SegmentKey, verdicts: WindowVerdicts, number: int, window: int) -> float:
+        reference_rows = int(self._profiles[column].reference_counts(segment).sum())
+        return float(no_drift_band(verdicts.bins[number, window], verdicts.rows[number, window], reference_rows))
+
+    def _nulls(self, column: str, segment: SegmentKey, position: int, length: int) -> dict[str, Any]:
+        null = np.asarray(self._profiles[column].group_kinds) == "null"
+        now, then = self._groups(column, segment, position, length)
+        return {
+            "null_share": float(now[null].sum() / now.sum()),
+            "reference_null_share": float(then[null].sum() / then.sum()),
+        }
+
+    def _groups(self, column: str, segment: SegmentKey, position: int, length: int) -> tuple[IntArray, IntArray]:
+        """Rows in the window and in the reference, by the groups that the PSI is computed over, both [K]."""
+        profile = self._profiles[column]
+        now = self.history.bins[segment][column][max(0, position + 1 - length) : position + 1].sum(axis=0)
+        then = profile.reference_counts(segment)
+        return merge_bins(now, profile.group_array), merge_bins(then, profile.group_array)
 
     def _carried(self, position: int, length: int) -> tuple[str, ...]:
         window = slice(max(0, position + 1 - length), position + 1)
@@ -112,10 +151,7 @@ class WindowMetrics:
 
     def _parts(self, column: str, segment: SegmentKey, position: int, length: int) -> str:
         """What the PSI is made of, where it is not of valid values alone."""
-        [profile] = [each for each in self.version.profile.columns if each.name == column]
-        counts = self.history.bins[segment][column][max(0, position + 1 - length) : position + 1].sum(axis=0)
-        now, then = (merge_bins(each, profile.group_array) for each in (counts, profile.reference_counts(segment)))
-        split = decompose(now, then, profile.group_kinds)
+        split = decompose(*self._groups(column, segment, position, length), self._profiles[column].group_kinds)
         shares = {kind: getattr(split, kind) for kind in ("null", "special", "unseen")}
         listed = ", ".join(f"{kind} {part:.3f}" for kind, part in shares.items() if part >= SHOWN_PART)
         return f"of the PSI {listed}; among the valid values alone {split.within_valid:.3f}" if listed else ""

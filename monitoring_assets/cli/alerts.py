@@ -29,13 +29,16 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
     """Show the open episodes, the gravest first: why, since when, and what PagerDuty was told of them.
 
     An episode that nobody was told of is a ticket: of a challenger, of a small sustained shift, or a warning of tier 3.
-    Messages that a service refused for good are told too, until somebody deletes them from the store.
+    Messages that a service refused for good are told too, until somebody deletes them from the store; and storms, in
+    which the fleet has one incident for all the models that breached on one partition.
 
     Without PagerDuty's key it also shows the newest events of the outbox, where they go instead.
     """
+    from monitoring_assets.alerting.dead_letters import dead_letters
     from monitoring_assets.alerting.outbox import newest
-    from monitoring_assets.alerting.overview import dead_letters, open_episodes, versions_with_alerts
+    from monitoring_assets.alerting.overview import open_episodes, versions_with_alerts
     from monitoring_assets.alerting.silences import silences
+    from monitoring_assets.alerting.storms import storms
     from monitoring_assets.onboarding import utc_now
 
     store, now = settings.open_store(), utc_now()
@@ -45,21 +48,26 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
     episodes = [each for found in progress("reading alerts", open_episodes(store, names), len(names)) for each in found]
     episodes.sort(key=lambda each: (-each.told.severity, each.model, each.version, each.told.track))
     silent = {name: each for name, each in silences(store).items() if now < each.until and model in (None, name)}
-    # The key of an incident holds the model, also that of a resolve, which holds nothing else.
-    outbox = (each for each in newest(store, OUTBOX_SEARCHED) if model is None or f"/{model}/" in each.dedup_key)
+    outbox = (each for each in newest(store, OUTBOX_SEARCHED) if model is None or _is_about(each, model))
     events = [] if settings.pagerduty_key else list(islice(outbox, OUTBOX_SHOWN))
     dead = [each for each in dead_letters(store) if model in (None, each.model)]
+    present = [each for each in storms(store) if not each.over and (model is None or model in each.models)]
     if as_json:
         echo_json(
             {
                 "dead_letters": [vars(each) for each in dead],
                 "episodes": [each.as_json() for each in episodes],
+                "storms": [each.model_dump(mode="json", exclude={"over"}) for each in present],
                 "silences": [each.model_dump(mode="json") for each in silent.values()],
                 "outbox": [each.model_dump(mode="json") for each in events],
             }
         )
         return
     _print(episodes, now)
+    for storm in present:
+        count, since = len(storm.models), f"{storm.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        line = f"storm: {count} models breached on {storm.partition}; their pages are held back since {since}"
+        click.secho(plain(line), fg="red")
     for each in silent.values():
         click.echo(
             plain(f"{each.model} is silent until {each.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: {each.reason}")
@@ -86,6 +94,11 @@ def _row(each: Open, now: datetime) -> list[str]:
     since = f"{age.days} d" if age.days else f"{age.seconds // 3600} h {age.seconds % 3600 // 60:02d} min"
     told = each.told.told or ("trying" if each.told.trying else "nobody")
     return [each.severity, f"{each.model} {each.version}", each.about, since, each.told.at, told]
+
+
+def _is_about(event: Sent, model: str) -> bool:
+    """A resolve holds nothing but the key of its incident, and a deployment has no incident."""
+    return f"/{model}/" in event.dedup_key or event.details.get("model") == model
 
 
 def _sent(event: Sent) -> list[str]:

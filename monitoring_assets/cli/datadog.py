@@ -40,25 +40,32 @@ def apply(settings: Settings, dry_run: bool, notify: str | None, as_json: bool) 
 
     What is not there is created, what differs is updated in place, nothing else is touched. Monitors are those of the
     environment in SCOREWATCH_ENV; dashboards show all of them. Needs DD_API_KEY and DD_APP_KEY (or files with them,
-    named in DD_API_KEY_FILE and DD_APP_KEY_FILE), and DD_SITE where the site is not datadoghq.com.
+    named in DD_API_KEY_FILE and DD_APP_KEY_FILE), and DD_SITE where the site is not datadoghq.com. Where the dashboards
+    are is kept in SCOREWATCH_STORE, so that incidents link to them.
     """
-    from resources.datadog_boards import read_boards
+    from monitoring_assets.alerting.dashboards import keep
+    from resources.datadog_boards import dashboard_address, read_boards
 
     boards = read_boards(FOLDER, env=settings.env)
     datadog = _open(settings)
     with working("comparing with Datadog"):
         changes = datadog.compare(boards, _handles(notify))
-    shown = []
+    shown, dashboards = [], {}
     for change in changes:
         found = change.id if dry_run else datadog.write(change)
+        if found and change.board.kind == "dashboard":
+            dashboards[change.board.key] = dashboard_address(settings.datadog_site, found)
         shown.append({"kind": change.board.kind, "key": change.board.key, "id": found, "action": change.action})
         if not as_json:
             _print(change, dry_run)
+    kept = None if dry_run else keep(settings.open_store(), dashboards)
     if as_json:
         differences = [change.difference for change in changes]
         objects = [each | {"difference": difference} for each, difference in zip(shown, differences, strict=True)]
         echo_json({"dry_run": dry_run, "objects": objects})
     else:
+        if kept:
+            click.echo(f"incidents link to the dashboard of their model: {kept}")
         _warn_of_silence(changes)
 
 

@@ -54,7 +54,7 @@ def command(settings: Settings, cache: Path | None, as_json: bool) -> None:
         echo_json([each | {"pages": pages[each["model"]]} for each in found])
         return
     _print(found)
-    print_pages("what would have paged, had each day been judged on its day", merged(replays.values()).pages)
+    print_pages("what would have paged, had each day been judged on its day", merged(replays.values()))
     _say_where_to_look()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from monitoring_assets.alerting.policies import FleetPolicy
     from monitoring_assets.manifest import Manifest
 
+SHOWN = 5
+"""Models of a storm that are named."""
 COLUMNS = ("paged", "version", "about", "severity", "closed")
 Name = tuple[str, str]
 
@@ -127,9 +129,9 @@ def _manifests(settings: Settings, model: str | None) -> Mapping[Name, Manifest]
 def _print(replays: Mapping[str, Replay]) -> None:
     present = replays["present"]
     tried = replays.get("tried")
-    print_pages(_title("the present policy", present), present.pages)
+    print_pages(_title("the present policy", present), present)
     if tried is not None:
-        print_pages(_title("the tried policy", tried), tried.pages)
+        print_pages(_title("the tried policy", tried), tried)
         gone, new = _difference(present, tried)
         click.echo(f"pages of the tried policy alone: {len(new)}; of the present one alone: {len(gone)}")
         for sign, episodes in (("+", new), ("-", gone)):
@@ -137,10 +139,14 @@ def _print(replays: Mapping[str, Replay]) -> None:
                 click.echo(plain(f"{sign} {each.paged} {each.model} {each.version}, {each.kind}"))
 
 
-def print_pages(title: str, pages: Sequence[Episode]) -> None:
+def print_pages(title: str, found: Replay) -> None:
     """A line for every page, and below them why."""
     # Not as the table's title, which is folded at the table's width.
     click.echo(title)
+    for partition, models in found.storms.items():
+        some = ", ".join(models[:SHOWN]) + (", …" if len(models) > SHOWN else "")
+        click.echo(plain(f"{partition} the fleet: {len(models)} of {len(found.models)} models at once: {some}"))
+    pages = found.pages
     if not pages:
         return
     rows = [
@@ -153,7 +159,7 @@ def print_pages(title: str, pages: Sequence[Episode]) -> None:
 
 
 def _title(whose: str, found: Replay) -> str:
-    pages = len(found.pages)
+    pages = len(found.pages) + len(found.storms)
     rate = "" if math.isnan(found.pages_per_model_month) else f", {found.pages_per_model_month:.3g} a model-month"
     return f"{whose}: {pages} page{'' if pages == 1 else 's'} in {found.model_months:.1f} model-months{rate}"
 
@@ -177,6 +183,7 @@ def _overlap(one: Episode, other: Episode) -> bool:
 def _as_json(found: Replay) -> dict[str, Any]:
     rate = found.pages_per_model_month
     return {
+        "storms": found.storms,
         "pages": [each.__dict__ for each in found.pages],
         "episodes": len(found.episodes),
         "model_months": found.model_months,

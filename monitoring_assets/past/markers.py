@@ -112,7 +112,7 @@ def _line(store: ObjectStore, marker: Marker) -> bytes | None:
 
 def _is_named_by(marker: Marker, result: Result) -> bool:
     """Rows are told apart by what the results say, so this must be what their keys say."""
-    partition = result.partition.replace(":", "-")
+    partition = layout.encoded(result.partition)
     return marker.result == layout.result(result.model, result.version, partition, result.kind, result.attempt)
 
 

@@ -285,3 +285,15 @@ def test_the_publisher_pages_what_the_backtest_says_had_each_day_been_live(
     assert [each.details["partition"] for each in scene.pager.pages] == [each.paged for each in found.pages]
     assert [each.details["why"] for each in scene.pager.pages] == [each.why for each in found.pages]
     assert len(scene.pager.open) == sum(each.closed is None for each in found.pages)
+
+
+def test_many_models_at_once_are_one_page_of_the_fleet() -> None:
+    models = [f"model-{number:02d}" for number in range(12)]
+    results = [drift(day, "breach" if day == 3 else "ok", model=model) for model in models for day in (1, 2, 3)]
+    alone = drift(2, "breach", model="other")
+    found = replayed([*results, alone], **dict.fromkeys([*models, "other"], USUAL))
+    assert found.storms == {key(3): tuple(models)}
+    assert pages(found) == [(key(2), "drift", None)]
+    assert found.pages_per_model_month * found.model_months == pytest.approx(2)
+    fewer = replayed(results[:30], **dict.fromkeys(models, USUAL))
+    assert (fewer.storms, len(fewer.pages)) == ({}, 10)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from monitoring_assets import layout
+from monitoring_assets.alerting.about import About
 from monitoring_assets.alerting.reconcile import Reconciled, Reconciler
 from monitoring_assets.partitions import PartitionCalendar
 from monitoring_assets.results import Metric, Result, write_result
@@ -20,6 +21,7 @@ from resources.object_store import LocalStore, ObjectStore
 from resources.secrets import Secret
 from tests.alerting.conftest import MODEL, VERSION, Killed, MortalStore, Pager, Scene, Steps, shift
 from tests.alerting.told import END, NAIROBI, TIER_1, daily, days, score, tags
+from tests.deploy.test_datadog_boards import CATALOGUE
 from tests.recorders import API_KEY, Recorder
 from tests.recorders.faults import failing
 
@@ -55,9 +57,10 @@ def judged(scene: Scene) -> None:
     segment = {"segment": "region=north"}
     psi = (
         score(0.31),
-        score(0.2, window=1, value=0.22),
+        score(0.2, window=1, value=0.22, band=0.03),
         score(0.4, **segment),
         Metric(metric="mean_log_odds", value=1),
+        Metric(metric="score_bins", column="score", window=1, counts=(6, 0, 2), reference_counts=(50, 25, 25)),
     )
     scene.day(1, "breach", kind="psi", asset="psi", metrics=psi)
     longer = shift("income", 0.19, window=7)
@@ -73,6 +76,16 @@ def judged(scene: Scene) -> None:
     scene.write("registry", "ok", kind="pipeline", asset="reference", trigger="arrival", live=True)
 
 
+def bins(about: About = NAIROBI) -> dict[Any, float]:
+    """What is told of the bins of `judged`."""
+    shares = {"current": (0.75, 0.0, 0.25), "reference": (0.5, 0.25, 0.25)}
+    return {
+        ("score.bin", tags(about, bin=f"0{number}", population=population), END): share
+        for population, found in shares.items()
+        for number, share in enumerate(found)
+    }
+
+
 def test_a_partition_is_told_at_its_end_and_its_features_too_where_it_is_of_tier_1(
     scene: Scene, recorder: Recorder
 ) -> None:
@@ -82,6 +95,8 @@ def test_a_partition_is_told_at_its_end_and_its_features_too_where_it_is_of_tier
     assert daily(recorder) == {
         ("psi", tags(TIER_1), END): 0.31,
         ("psi.raw", tags(TIER_1), END): 0.22,
+        ("psi.band", tags(TIER_1), END): 0.03,
+        **bins(TIER_1),
         ("rows", tags(TIER_1), END): 912,
         ("csi", tags(TIER_1, feature="income"), END): 0.09,
         ("csi", tags(TIER_1, feature="car_value"), END): 1.82,
@@ -96,7 +111,34 @@ def test_of_a_partition_of_tier_2_nothing_is_told_by_feature(scene: Scene, recor
     assert daily(recorder) == {
         ("psi", tags(), END): 0.31,
         ("psi.raw", tags(), END): 0.22,
+        ("psi.band", tags(), END): 0.03,
+        **bins(),
         ("rows", tags(), END): 912,
+    }
+
+
+def test_all_that_is_told_of_a_partition_has_the_names_and_tags_that_the_dashboards_ask_for(
+    scene: Scene, recorder: Recorder
+) -> None:
+    scene.about = TIER_1
+    judged(scene)
+    look(scene, recorder)
+    told: dict[str, set[frozenset[str]]] = {}
+    for metric, found, _ in recorder.datadog.points:
+        told.setdefault(metric, set()).add(frozenset(tag.partition(":")[0] for tag in found))
+    assert told == {name: {wanted} for name, wanted in CATALOGUE.items() if name.startswith("scorewatch.daily.")}
+
+
+def test_of_a_result_from_before_bands_and_of_no_rows_nothing_is_made_up(scene: Scene, recorder: Recorder) -> None:
+    scene.about = NAIROBI
+    empty = Metric(metric="score_bins", column="score", window=1, n=0, counts=(0, 0), reference_counts=(3, 1))
+    scene.day(1, "ok", kind="psi", asset="psi", metrics=(score(0.2, window=1, value=0.22), empty))
+    look(scene, recorder)
+    assert daily(recorder) == {
+        ("psi", tags(), END): 0.2,
+        ("psi.raw", tags(), END): 0.22,
+        ("score.bin", tags(bin="00", population="reference"), END): 0.75,
+        ("score.bin", tags(bin="01", population="reference"), END): 0.25,
     }
 
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from datetime import date, datetime, timedelta
 
 import pytest
 
 from monitoring_assets import layout
 from monitoring_assets.alerting.fast_path import alerting
-from monitoring_assets.alerting.publisher import EVERY, Round, publish
-from monitoring_assets.fleet import Fleet, Member, Registered
-from monitoring_assets.fleet_file import FleetFile
-from monitoring_assets.manifest import Manifest
+from monitoring_assets.alerting.publisher import EVERY, Round
 from monitoring_assets.results import Result, write_result
 from resources.object_store import LocalStore
 from resources.object_store.base import Blob
-from resources.settings import Settings
-from tests.alerting.conftest import MODEL, VERSION, Scene, shift
+from tests.alerting.company import Company
+from tests.alerting.conftest import MODEL, VERSION
 from tests.alerting.told import END, TIER_1, daily, days, points, score, tags
 from tests.conftest import Lender
 from tests.recorders import Recorder
@@ -30,40 +26,6 @@ from tests.recorders.faults import failing, unreachable
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request to Datadog is made once."""
     monkeypatch.setattr("resources.datadog.WAITS_S", ())
-
-
-class Company:
-    """A lender with versions that are registered, and the publisher."""
-
-    def __init__(self, lender: Lender, environ: dict[str, str]) -> None:
-        own = {
-            "SCOREWATCH_STORE": lender.settings.store_uri,
-            "SCOREWATCH_REGISTRY": lender.settings.registry_uri,
-            "SCOREWATCH_ENV": "test",
-        }
-        self.lender, self.settings = lender, Settings.from_environment(own | environ, lender.folder)
-        self.manifests: list[Manifest] = []
-        self.now = datetime(2026, 1, 1, 21, 30, tzinfo=UTC)
-
-    def register(self, **manifest: Any) -> Scene:
-        partitions = {"every": "day", "timezone": "Africa/Nairobi", "start": date(2026, 1, 1)}
-        stated = {"model": MODEL, "version": VERSION, "tier": 1, "partitions": partitions}
-        self.manifests.append(Manifest.model_validate(self.lender.manifest(**stated | manifest)))
-        members = [Member(manifest=each, digest="0", files="0", deployed_at=self.now) for each in self.manifests]
-        fleet = Fleet(
-            registered=tuple(
-                Registered(
-                    model=each.manifest.model, version=each.manifest.version, fingerprint="0", files="0", member=each
-                )
-                for each in members
-            )
-        )
-        FleetFile(self.lender.store).write(fleet)
-        return Scene(self.lender.store)
-
-    def publish(self, after: timedelta = timedelta()) -> Round:
-        self.now += after
-        return publish(self.settings, lambda: self.now)
 
 
 @pytest.fixture
@@ -209,13 +171,10 @@ def test_both_services_down_for_three_days_lose_nothing_and_say_nothing_of_what_
 
 
 def of_twenty_models(company: Company) -> None:
-    """A breach of each."""
+    """A breach of each, on a day of its own: together they would be a storm."""
     for number in range(20):
-        named = {"model": f"model-{number}", "version": VERSION, "partition": "2026-01-01"}
-        company.register(model=named["model"])
-        found = {"status": "breach", "trigger": "arrival", "live": True, "metrics": (shift("car_value", 1.82),)}
-        result = Result(**named, **found, kind="csi", asset="csi", recorded_at=company.now)
-        write_result(company.lender.store, result, "2026-01-01")
+        company.register(model=f"model-{number}")
+        company.write(f"model-{number}", f"2026-01-{number + 1:02d}", "breach")
 
 
 def test_everybody_is_paged_before_datadog_is_told_anything(company: Company, recorder: Recorder) -> None:

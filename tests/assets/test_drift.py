@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from scipy.stats import chi2
 
 from monitoring_assets.stability.profile import WHOLE
 
@@ -27,7 +28,11 @@ def land(lender: Any) -> Any:
 
 
 def whole(result: Any, column: str) -> list[Any]:
-    return [metric for metric in result.metrics if metric.column == column and metric.segment is None]
+    return [metric for metric in result.metrics if (metric.column, metric.segment) == (column, None)]
+
+
+def profile_of(version: Any, column: str) -> Any:
+    return next(each for each in version.profile.columns if each.name == column)
 
 
 def test_a_shift_breaches_on_its_day_and_is_named_with_its_size(lender: Any, land: Any, run: Any) -> None:
@@ -59,8 +64,7 @@ def test_the_value_is_the_psi_of_the_stored_counts(
         land(day, 500, income=4.0)
     result = run(version, DAYS[:3])["csi", DAYS[2]].result
     history = Distributions(version).history(DAYS[:3])
-    profile = next(column for column in version.profile.columns if column.name == "income")
-    reference = profile.reference_counts().tolist()
+    reference = profile_of(version, "income").reference_counts().tolist()
     table = stored(version, "csi", DAYS[2])
     for length in (1, 2, 3):
         wanted = plain_psi(history.bins[WHOLE]["income"][3 - length :].sum(axis=0).tolist(), reference)
@@ -144,11 +148,81 @@ def test_nulls_are_told_apart_from_a_shift_of_the_values(lender: Any, run: Any) 
     assert float(found[2]) < 0.1
 
 
+def test_of_a_column_that_moved_the_shares_of_nulls_are_told_and_of_no_other(lender: Any, run: Any) -> None:
+    def with_nulls(frame: pl.DataFrame, count: int) -> pl.DataFrame:
+        return frame.with_columns(income=pl.when(pl.int_range(pl.len()) < count).then(None).otherwise("income"))
+
+    version = lender.onboard(rows=with_nulls(lender.rows("the reference", 2_000), 100), precomputed=True)
+    for day, count in zip(DAYS[:2], (20, 200), strict=True):
+        lender.land(day, with_nulls(lender.rows(day, 400), count))
+    recorded = run(version, DAYS[:2])
+    calm, moved = (recorded["csi", day].result for day in DAYS[:2])
+    first, *_ = whole(moved, "income")
+    assert (first.status, first.window, first.null_share, first.reference_null_share) == ("breach", 1, 0.5, 0.05)
+    [two] = [metric for metric in whole(moved, "income") if metric.window == 2]
+    assert (two.null_share, two.reference_null_share) == ((220 / 800, 0.05) if two.status == "breach" else (None, None))
+    others = [*calm.metrics, *(metric for metric in moved.metrics if metric.column != "income")]
+    assert {(metric.null_share, metric.reference_null_share) for metric in others} == {(None, None)}
+
+
 def test_the_score_s_psi_is_drawn_with_what_no_drift_would_give(lender: Any, land: Any, run: Any) -> None:
     version = lender.onboard()
     land(DAYS[0])
-    plots = run(version, DAYS[:1])["psi", DAYS[0]].outcome.plots
+    recorded = run(version, DAYS[:1])["psi", DAYS[0]]
+    plots = recorded.outcome.plots
     assert 0 < plots["psi"] < 2 * plots["psi_without_drift_95"] < 0.5
+    [alone] = [metric for metric in recorded.result.metrics if (metric.metric, metric.window) == ("psi", 1)]
+    assert alone.band == plots["psi_without_drift_95"]
+
+
+def test_every_window_has_the_band_of_its_rows_and_bins(lender: Any, land: Any, run: Any, stored: Any) -> None:
+    version = lender.onboard(precomputed=True, segments=["product"])
+    for day in DAYS[:3]:
+        land(day, 1_000, income=9.0)
+    recorded = run(version, DAYS[:3])
+    seen = set()
+    for kind in ("psi", "csi"):
+        table = stored(version, kind, DAYS[2])
+        for metric in recorded[kind, DAYS[2]].result.metrics:
+            if metric.metric != kind:
+                continue
+            segment, value = (metric.segment or "=").split("=")
+            [row] = table.filter(column=metric.column, segment=segment, value=value, window=metric.window).to_dicts()
+            reference_rows = profile_of(version, metric.column).reference_counts((segment, value)).sum()
+            wanted = chi2.ppf(0.95, row["bins"] - 1) * (1 / row["rows"] + 1 / reference_rows)
+            assert metric.band == pytest.approx(wanted)
+            seen.add((kind, metric.window, bool(segment)))
+    assert seen >= {("psi", 1, False), ("csi", 1, False), ("csi", 3, False), ("csi", 1, True)}
+
+
+def test_the_score_s_bins_are_those_of_its_psi_and_cost_little(
+    lender: Any, land: Any, run: Any, attempts: Any, plain_psi: Any
+) -> None:
+    version = lender.onboard()
+    for day in DAYS[:2]:
+        land(day, 300, income=4.0)
+    recorded = run(version, DAYS[:2])
+    for day in DAYS[:2]:
+        result = recorded["psi", day].result
+        [bins] = [metric for metric in result.metrics if metric.metric == "score_bins"]
+        [alone] = [metric for metric in result.metrics if (metric.metric, metric.window) == ("psi", 1)]
+        assert (bins.column, bins.window, bins.n, bins.status) == ("score", 1, 300, "ok")
+        assert sum(bins.counts) == 300
+        assert sum(bins.reference_counts) == version.profile.rows
+        assert plain_psi(bins.counts, bins.reference_counts) == pytest.approx(alone.value)
+        assert len(bins.model_dump_json(exclude_none=True)) < 500
+        assert attempts(version, day, "psi") == [result]
+        assert {metric.counts for metric in recorded["csi", day].result.metrics} == {None}
+    run(version, DAYS[:2])
+    assert [len(attempts(version, day, "psi")) for day in DAYS[:2]] == [1, 1], "the same again is no new attempt"
+
+
+def test_a_day_with_few_rows_has_bins_though_nothing_is_said_of_its_psi(lender: Any, land: Any, run: Any) -> None:
+    version = lender.onboard(precomputed=True)
+    land(DAYS[0], 30)
+    result = run(version, DAYS[:1])["psi", DAYS[0]].result
+    assert result.status == "insufficient_data"
+    assert [sum(metric.counts) for metric in result.metrics if metric.counts] == [30]
 
 
 def test_a_reference_of_training_rows_judges_features_but_not_the_score(lender: Any, land: Any, run: Any) -> None:

@@ -25,7 +25,7 @@ def metric(result: Any, name: str) -> Any:
 
 
 def named(result: Any) -> list[str]:
-    return [each.metric for each in result.metrics if each.metric != result.kind]
+    return [each.metric for each in result.metrics if each.metric not in (result.kind, "score_bins")]
 
 
 def land(lender: Any, day: str, odds: float = 1.0, rows: int = 1_000) -> pl.DataFrame:

@@ -18,7 +18,7 @@ def test_in_an_empty_store_nothing_is_open_and_nothing_is_written(desk: Any) -> 
     assert (said.exit_code, said.stdout, said.stderr) == (0, "No episode is open.\n", "")
     said = desk.run("alerts", "--json")
     assert (said.exit_code, said.stderr) == (0, "")
-    assert json.loads(said.stdout) == {"episodes": [], "silences": [], "outbox": [], "dead_letters": []}
+    assert json.loads(said.stdout) == {"episodes": [], "storms": [], "silences": [], "outbox": [], "dead_letters": []}
     assert desk.lender.listed() == []
 
 
@@ -145,3 +145,15 @@ def test_what_a_service_refused_for_good_is_told_until_somebody_deletes_it(desk:
     [letter] = json.loads(desk.run("alerts", "--json").stdout)["dead_letters"]
     desk.lender.store.delete(letter["key"])
     assert "refused" not in desk.run("alerts").stdout
+
+
+def test_a_storm_is_told_beside_the_episodes_that_it_holds_back(desk: Any) -> None:
+    models = [f"model-{number:02d}" for number in range(12)]
+    desk.register(*models)
+    for model in models:
+        desk.day(1, "breach", model=model)
+    desk.run("publish", "--once")
+    said = desk.run("alerts").stdout
+    assert "storm: 12 models breached on " in said
+    [storm] = json.loads(desk.run("alerts", "model-03", "--json").stdout)["storms"]
+    assert (storm["models"], storm["told"]) == (models, True)

@@ -15,8 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from click.testing import CliRunner, Result
 
+from monitoring_assets.alerting.dashboards import model_dashboard
 from monitoring_assets.cli.datadog import command
+from resources.datadog_boards import dashboard_address
 from resources.errors import BadInput, InfrastructureError
+from resources.object_store import LocalStore
 from resources.settings import Settings
 
 API_KEY, APP_KEY = "an-api-key-d41d8cd98f00b204", "an-application-key-e9800998ecf8427e"
@@ -263,6 +266,36 @@ def test_what_is_not_ours_is_left_alone_however_much_there_is(apply: Apply, data
     assert datadog.written == []
     assert {which: datadog.dashboards[which] for which in before[0]} == before[0]
     assert {which: datadog.monitors[which] for which in before[1]} == before[1]
+
+
+@pytest.mark.parametrize(
+    ("site", "host"),
+    [
+        ("datadoghq.com", "app.datadoghq.com"),
+        ("datadoghq.eu", "app.datadoghq.eu"),
+        ("us3.datadoghq.com", "us3.datadoghq.com"),
+        ("ap1.datadoghq.com", "ap1.datadoghq.com"),
+        ("ddog-gov.com", "app.ddog-gov.com"),
+    ],
+)
+def test_a_dashboard_is_opened_where_people_of_the_site_do(site: str, host: str) -> None:
+    assert dashboard_address(site, "abc-def-001") == f"https://{host}/dashboard/abc-def-001"
+
+
+def test_where_the_dashboards_are_is_kept_for_incidents(apply: Apply, datadog: FakeDatadog, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    environ = {"SCOREWATCH_STORE": store.uri, "DD_SITE": "datadoghq.eu"}
+    apply("--dry-run", **environ)
+    assert model_dashboard(store) is None
+
+    done = apply(**environ)
+    there = f"https://app.datadoghq.eu/dashboard/{datadog.dashboard('model')['id']}"
+    assert model_dashboard(store) == there
+    assert f"incidents link to the dashboard of their model: {store.uri}/publisher/dashboards.json" in done.stdout
+
+    store.delete("publisher/dashboards.json")
+    assert apply("--json", **environ).exit_code == 0
+    assert model_dashboard(store) == there, "also where nothing had to be changed"
 
 
 def test_a_copy_that_carries_the_marker_too_is_reported_before_anything_is_written(

@@ -139,7 +139,7 @@ def test_without_an_end_it_ends_with_yesterday(january: Any) -> None:
 
 def test_of_a_period_without_results_it_says_that_nothing_was_monitored(january: Any) -> None:
     present = replays(january, "--since", "2025-01-01", "--until", "2025-02-01")["present"]
-    assert present == {"pages": [], "episodes": 0, "model_months": 0.0, "pages_per_model_month": None}
+    assert present == {"storms": {}, "pages": [], "episodes": 0, "model_months": 0.0, "pages_per_model_month": None}
     said = january.run("policy", "backtest", "--since", "2025-01-01", "--until", "2025-02-01")
     assert (said.exit_code, said.stdout) == (0, "the present policy: 0 pages in 0.0 model-months\n")
 

@@ -130,8 +130,9 @@ def test_two_publishers_at_once_page_once_an_episode(bed: Bed) -> None:
     models = [f"model-{number}" for number in range(12)]
     bed.deploy(*models)
     for day, state in enumerate(("breach", "ok", "ok"), start=1):
-        for model in models:
-            bed.write(model, day, state)
+        for number, model in enumerate(models):
+            # Each has days of its own: together they would be a storm.
+            bed.write(model, number + day, state)
         for rival in [bed.start(), bed.start()]:
             code, out, err = rival.finish(120)
             assert code == 0, out + err

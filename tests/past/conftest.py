@@ -92,7 +92,7 @@ class Archive:
 def _row(result: Result) -> dict[str, Any]:
     row = result.model_dump(exclude={"inputs"})
     for metric in row["metrics"]:
-        metric["partitions"] = list(metric["partitions"])
+        metric |= {name: list(value) for name, value in metric.items() if isinstance(value, tuple)}
     return row | {"metrics": list(row["metrics"])}
 
 

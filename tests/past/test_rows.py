@@ -16,6 +16,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXT,
     Status: st.sampled_from(get_args(Status)),
     tuple[str, ...]: st.lists(TEXT, max_size=3).map(tuple),
+    tuple[int, ...] | None: st.none() | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3).map(tuple),
     str | None: st.none() | TEXT,
     bool | None: st.none() | st.booleans(),
     int | None: st.none() | st.integers(-(2**63), 2**63 - 1),
@@ -95,6 +96,23 @@ def test_rows_of_an_older_release_are_read_with_nulls_for_what_it_did_not_know(a
         ("psi", 0.1 + 0.2, None),
         ("rows", 150.0, None),
     ]
+
+
+def test_a_file_from_before_counts_and_bands_is_merged_with_results_that_have_them(archive: Any) -> None:
+    gained = ["band", "null_share", "reference_null_share", "counts", "reference_counts"]
+    metric = Metric(
+        metric="psi", band=0.02, null_share=0.5, reference_null_share=0.0, counts=(3, 0), reference_counts=(2, 1)
+    )
+    old, new = archive.result(attempt=1), archive.result(attempt=2, metrics=(metric,))
+    fields = [name for name in Metric.model_fields if name not in gained]
+    older = to_frame([to_line(old)]).with_columns(
+        pl.col("metrics").list.eval(pl.struct(pl.element().struct.field(name) for name in fields))
+    )
+
+    merged = pl.concat([from_parquet(to_parquet(older), newer=False).collect(), to_frame([to_line(new)])])
+
+    assert merged.to_dicts() == archive.rows([old, new])
+    assert [[metric["counts"] for metric in row["metrics"]] for row in merged.to_dicts()] == [[None, None], [[3, 0]]]
 
 
 @pytest.mark.parametrize("where", ["row", "metric"])

@@ -1,0 +1,42 @@
+"""Messages that their service will never take: kept until a person has dealt with them, and deletes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from monitoring_assets import layout
+from monitoring_assets.fleet import Name
+from resources.delivery import Refused
+from resources.object_store import ObjectStore
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """Where one is kept, and what the service said. Of a storm ``model`` is fleet, ``version`` the partition."""
+
+    model: str
+    version: str
+    key: str
+    refused: str
+
+
+def bury(store: ObjectStore, about: Name, identity: str, letter: Mapping[str, object], refused: Refused) -> None:
+    """Keep a message; once for the same ``identity``."""
+    name = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    content = json.dumps({**letter, "refused": refused.reason}, indent=1)
+    store.put(layout.dead_letter(*about, name), content.encode())
+
+
+def dead_letters(store: ObjectStore) -> Iterator[DeadLetter]:
+    """All of them, in the order of model and version."""
+    for info in store.list(layout.DEAD_LETTERS):
+        blob = store.get(info.key)
+        try:
+            refused = str(json.loads(blob.data)["refused"]) if blob else ""
+        except (ValueError, KeyError, TypeError):
+            refused = "it cannot be read"
+        model, version, _ = info.key.removeprefix(layout.DEAD_LETTERS).split("/", 2)
+        yield DeadLetter(model, version, info.key, refused)

@@ -1,0 +1,201 @@
+"""Storms: one incident of the fleet for what is upstream of many models, and theirs only when it is over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from monitoring_assets import layout
+from monitoring_assets.alerting.dead_letters import dead_letters
+from monitoring_assets.alerting.fast_path import alerting
+from monitoring_assets.alerting.storms import ALONE, HOLD, limit, registered, storms
+from tests.alerting.company import Company
+from tests.alerting.conftest import VERSION
+from tests.conftest import Lender
+from tests.recorders import Incident, Recorder
+from tests.recorders.faults import failing, unreachable
+
+DAY = "2026-01-01"
+LATER = timedelta(seconds=30)
+
+
+@pytest.fixture
+def company(lender: Lender, recorder: Recorder) -> Company:
+    """Twenty models that were monitored before; no gauges."""
+    own = Company(lender, {name: value for name, value in recorder.environ.items() if name != "DD_API_KEY"})
+    for number in range(20):
+        own.register(model=f"model-{number:02d}")
+        own.write(f"model-{number:02d}", "2025-12-31", "ok")
+    own.publish()
+    return own
+
+
+def breach(company: Company, first: int, end: int, status: str = "breach", partition: str = DAY) -> None:
+    for number in range(first, end):
+        company.write(f"model-{number:02d}", partition, status)
+
+
+def of_fleet(recorder: Recorder) -> list[Incident]:
+    return [page for page in recorder.pagerduty.pages if "/fleet/" in page.dedup_key]
+
+
+def of_models(recorder: Recorder) -> list[str]:
+    return [page.dedup_key.split("/")[2] for page in recorder.pagerduty.pages if "/fleet/" not in page.dedup_key]
+
+
+def test_more_than_ten_models_and_more_than_a_twentieth_of_them_are_a_storm() -> None:
+    assert [limit(models) for models in (0, 10, 200, 219, 220, 1_000)] == [10, 10, 10, 10, 11, 50]
+
+
+def test_a_storm_pages_once_for_the_fleet_and_holds_back_what_its_models_have_to_say(
+    company: Company, recorder: Recorder
+) -> None:
+    breach(company, 0, 15)
+    company.publish(LATER)
+    [page] = of_fleet(recorder)
+    assert page.dedup_key == f"scorewatch/test/fleet/{DAY}"
+    assert "15 of 20 models breach on 2026-01-01 (15 drift)" in page.payload["summary"]
+    assert page.payload["custom_details"]["models"][0] == "model-00"
+    assert len(of_models(recorder)) == ALONE
+    for _ in range(3):
+        assert company.publish(HOLD).waiting == {}
+    assert len(recorder.pagerduty.pages) == ALONE + 1
+    assert [page.resolved for page in recorder.pagerduty.pages] == [False] * (ALONE + 1)
+
+
+def test_once_a_storm_is_over_what_still_fires_pages_for_itself_and_what_cleared_never_does(
+    company: Company, recorder: Recorder
+) -> None:
+    breach(company, 0, 15)
+    company.publish(LATER)
+    held = {f"model-{number:02d}" for number in range(15)} - set(of_models(recorder))
+    # Two of those that were held back did not recover.
+    broken = sorted(held)[:2]
+    for number in range(15):
+        model = f"model-{number:02d}"
+        for partition in ("2026-01-02", "2026-01-03"):
+            company.write(model, partition, "breach" if model in broken else "ok")
+    company.publish(LATER)
+    [page] = of_fleet(recorder)
+    assert page.resolved
+    assert company.publish(LATER).waiting == {}
+    assert sorted(of_models(recorder)[ALONE:]) == broken
+    assert {key.split("/")[2] for key in recorder.pagerduty.open} == set(broken)
+    company.publish(LATER)
+    assert storms(company.lender.store) == []
+    assert {each.model for each in registered(company.lender.store)} == set(broken)
+
+
+def test_a_few_models_that_breach_together_page_each_though_the_later_ones_wait_a_little(
+    company: Company, recorder: Recorder
+) -> None:
+    breach(company, 0, 6)
+    assert len(company.publish(LATER).waiting) == 6 - ALONE
+    assert len(of_models(recorder)) == ALONE
+    assert company.publish(HOLD).waiting == {}
+    assert sorted(of_models(recorder)) == [f"model-{number:02d}" for number in range(6)]
+    assert of_fleet(recorder) == []
+
+
+def test_those_who_tell_at_once_wait_for_the_storm_that_the_publisher_sees(
+    company: Company, recorder: Recorder
+) -> None:
+    breach(company, 0, 12)
+    for manifest in company.manifests:
+        alerting(company.settings, lambda: company.now)(manifest)
+    assert len(of_models(recorder)) == ALONE
+    company.publish(LATER)
+    assert len(of_fleet(recorder)) == 1
+    assert company.publish(2 * HOLD).waiting == {}
+    assert len(of_models(recorder)) == ALONE
+
+
+def test_breaches_on_different_partitions_are_no_storm(company: Company, recorder: Recorder) -> None:
+    for number in range(15):
+        breach(company, number, number + 1, partition=f"2026-01-{number + 1:02d}")
+    assert company.publish(LATER).waiting == {}
+    assert len(of_models(recorder)) == 15
+    assert of_fleet(recorder) == []
+
+
+def test_models_whose_versions_page_nobody_make_no_storm(lender: Lender, recorder: Recorder) -> None:
+    company = Company(lender, recorder.environ)
+    for number in range(15):
+        company.register(model=f"model-{number:02d}", role="challenger")
+    breach(company, 0, 15)
+    company.publish()
+    company.publish(HOLD)
+    assert recorder.pagerduty.pages == []
+
+
+def test_a_fleet_of_ten_models_waits_for_no_storm(lender: Lender, recorder: Recorder) -> None:
+    company = Company(lender, recorder.environ)
+    for number in range(10):
+        company.register(model=f"model-{number:02d}")
+    breach(company, 0, 10)
+    assert company.publish().waiting == {}
+    assert len(of_models(recorder)) == 10
+
+
+def test_a_storm_that_could_not_be_told_is_told_later_and_one_that_is_refused_is_a_dead_letter(
+    company: Company, recorder: Recorder
+) -> None:
+    breach(company, 0, 15)
+    recorder.pagerduty.faults.lasting = unreachable()
+    assert f"the storm of {DAY}" in company.publish(LATER).waiting
+    recorder.pagerduty.faults.lasting = None
+    recorder.pagerduty.faults.add(failing(500))
+    company.publish(2 * HOLD)
+    company.publish(LATER)
+    assert len(of_fleet(recorder)) == 1
+    assert len(of_models(recorder)) <= ALONE
+    for number in range(15):
+        for partition in ("2026-01-02", "2026-01-03"):
+            company.write(f"model-{number:02d}", partition, "ok")
+    recorder.pagerduty.faults.lasting = failing(400)
+    company.publish(LATER)
+    assert ("fleet", DAY) in {(each.model, each.version) for each in dead_letters(company.lender.store)}
+
+
+def test_a_storm_that_is_damaged_holds_nobody_back(company: Company, recorder: Recorder) -> None:
+    company.lender.store.put(layout.storm(DAY), b"{")
+    breach(company, 0, 2)
+    assert company.publish(LATER).waiting == {}
+    assert len(of_models(recorder)) == 2
+
+
+def test_a_version_that_is_retired_in_a_storm_counts_no_longer(company: Company) -> None:
+    breach(company, 0, 15)
+    company.publish(LATER)
+    company.lender.store.put(layout.alerts("gone", VERSION), b"{}")
+    for number, manifest in enumerate(company.manifests[:12]):
+        company.manifests[number] = manifest.model_copy(update={"status": "retired"})
+    company.manifests.pop()
+    company.register(model="model-19")
+    company.publish(LATER)
+    assert {each.model for each in registered(company.lender.store)} == {"model-12", "model-13", "model-14"}
+
+
+def test_a_deployment_is_told_once_and_pages_nobody(company: Company, recorder: Recorder) -> None:
+    assert len(recorder.pagerduty.changes) == 20
+    company.register(model="new", links={"runbook": "https://wiki.lender.example/new"})
+    recorder.pagerduty.faults.add(failing(503))
+    assert "503" in company.publish(LATER).waiting["deployments"]
+    for _ in range(3):
+        assert company.publish(LATER).waiting == {}
+    *_, told = recorder.pagerduty.changes
+    assert len(recorder.pagerduty.changes) == 21
+    assert (
+        told["payload"]["summary"]
+        == f"new {VERSION} was deployed: champion, tier 1, of {told['payload']['custom_details']['owner']}"
+    )
+    assert {link["href"] for link in told["links"]} >= {"https://wiki.lender.example/new"}
+    assert recorder.pagerduty.pages == []
+
+
+def test_what_was_deployed_long_ago_is_no_news(lender: Lender, recorder: Recorder) -> None:
+    company = Company(lender, recorder.environ)
+    company.register()
+    company.publish(timedelta(days=2))
+    assert recorder.pagerduty.changes == []
