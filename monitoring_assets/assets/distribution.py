@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from monitoring_assets.assets import features, scores
+from monitoring_assets.assets.claim import claim
 from monitoring_assets.assets.counting import count_plan
 from monitoring_assets.assets.history import Distributions, to_frame
 from monitoring_assets.assets.outcome import Outcome, blocked, skipped
 from monitoring_assets.assets.stored import reading
-from monitoring_assets.datasets import Current, content_digest, data_file, publish, read_current
+from monitoring_assets.datasets import Current, content_digest, data_file, publish
 from monitoring_assets.results import Input, Metric
 from monitoring_assets.version import CODE_VERSIONS, DISTRIBUTION, FEATURES, SCORES, ModelVersion
 from resources.engines.polars_counting import count_parquet
@@ -34,25 +35,24 @@ def materialise(
         metric = Metric(metric="scores_match_features", status="breach", note=reason)
         return blocked(DISTRIBUTION, partition, (metric,), reason, inputs)
     digest = content_digest([DISTRIBUTION, CODE_VERSIONS[DISTRIBUTION], *(each.digest for each in inputs)])
-    path = version.path(DISTRIBUTION, partition)
-    current, etag = read_current(version.store, path)
-    if current is not None and current.input_digest == digest and not force:
-        distributions.remember(partition, current)
-        return _outcome(current, "reused")
-    counts = _count(version, rows, scored)
-    frame = to_frame(counts)
-    with tempfile.TemporaryDirectory(prefix="scorewatch-") as folder:
-        file = Path(folder) / "part-00000.parquet"
-        frame.write_parquet(file, compression="zstd", statistics=False)
-        done = Current(
-            asset=DISTRIBUTION,
-            partition=partition,
-            input_digest=digest,
-            inputs=inputs,
-            files=(data_file(file, frame.height),),
-            measured={"rows": counts.rows},
-        )
-        done = publish(version.store, path, done, [file], etag)
+    with claim(version, DISTRIBUTION, partition, digest, force=force) as mine:
+        if mine.done and mine.current is not None:
+            distributions.remember(partition, mine.current)
+            return _outcome(mine.current, "reused")
+        counts = _count(version, rows, scored)
+        frame = to_frame(counts)
+        with tempfile.TemporaryDirectory(prefix="scorewatch-") as folder:
+            file = Path(folder) / "part-00000.parquet"
+            frame.write_parquet(file, compression="zstd", statistics=False)
+            done = Current(
+                asset=DISTRIBUTION,
+                partition=partition,
+                input_digest=digest,
+                inputs=inputs,
+                files=(data_file(file, frame.height),),
+                measured={"rows": counts.rows},
+            )
+            done = publish(version.store, version.path(DISTRIBUTION, partition), done, [file], mine.etag)
     distributions.remember(partition, done, frame)
     return _outcome(done, "materialised")
 

@@ -9,6 +9,7 @@ from typing import Any, assert_never
 
 import dagster as dg
 
+from airflow_bridge.graph import CPU_TAG, MEMORY_TAG
 from monitoring_assets.assets.events import Reporter, asset_key, held_open, reference_metadata
 from monitoring_assets.assets.passes import passes
 from monitoring_assets.assets.pipeline import ORDER, UPSTREAM, Recorded, run
@@ -32,6 +33,7 @@ from resources.errors import BadInput
 from resources.settings import Settings
 
 RESOURCE = "scorewatch"
+STAGE_TAG = "scorewatch/stage"
 TRIGGER_TAG = "scorewatch/trigger"
 PARTITIONS_TAG = "scorewatch/partitions"
 """Partitions of a run that Dagster does not know to be partitioned: it would plan an event for each of them."""
@@ -215,7 +217,14 @@ def _spec(manifest: Manifest, asset: str, partitions: dg.PartitionsDefinition[st
         partitions_def=partitions,
         skippable=True,
         code_version=CODE_VERSIONS[asset],
-        tags=_tags(manifest, **{"scorewatch/stage": STAGE[asset]}),
+        tags=_tags(
+            manifest,
+            **{
+                STAGE_TAG: STAGE[asset],
+                CPU_TAG: f"{manifest.resources.cpu:g}",
+                MEMORY_TAG: str(manifest.resources.memory_mib),
+            },
+        ),
         metadata={
             "owner": manifest.owner,
             **{f"link {name}": dg.MetadataValue.url(url) for name, url in manifest.links.items()},

@@ -14,10 +14,11 @@ import numpy as np
 import polars as pl
 
 from monitoring_assets.assets import source
+from monitoring_assets.assets.claim import Claim, claim
 from monitoring_assets.assets.outcome import Outcome, blocked, missing
 from monitoring_assets.assets.stored import reading
-from monitoring_assets.datasets import Current, data_file, locations, publish, read_current
-from monitoring_assets.landing import features_digest, landing, source_input
+from monitoring_assets.datasets import Current, data_file, locations, publish
+from monitoring_assets.landing import Landing, features_digest, landing, source_input
 from monitoring_assets.results import Input, Metric, Status
 from monitoring_assets.stability.rates import CRITICAL_POINTS
 from monitoring_assets.version import FEATURES, ModelVersion
@@ -51,16 +52,18 @@ def materialise(version: ModelVersion, partition: str, *, force: bool = False) -
     A missing or bad source gives an outcome, never an exception; infrastructure trouble is raised.
     """
     found = landing(version, partition)
-    files = found.files
     if found.why_none:
         return missing(FEATURES, partition, found.why_none)
-    digest = features_digest(version, found)
-    path = version.path(FEATURES, partition)
-    current, etag = read_current(version.store, path)
-    if current is not None and current.input_digest == digest and not force:
-        return _outcome(version, current, "reused")
-    inputs = (source_input(partition, found),)
-    stopped = partial(_blocked, partition, inputs=inputs, uri=found.uri, arrived_at=_arrival(files, current))
+    with claim(version, FEATURES, partition, features_digest(version, found), force=force) as mine:
+        if mine.done and mine.current is not None:
+            return _outcome(version, mine.current, "reused")
+        return _make(version, partition, found, mine)
+
+
+def _make(version: ModelVersion, partition: str, found: Landing, mine: Claim) -> Outcome:
+    files, inputs = found.files, (source_input(partition, found),)
+    arrived_at = _arrival(files, mine.current)
+    stopped = partial(_blocked, partition, inputs=inputs, uri=found.uri, arrived_at=arrived_at)
     problems = _schema_problems(version, files)
     if problems:
         return stopped(problems)
@@ -77,12 +80,13 @@ def materialise(version: ModelVersion, partition: str, *, force: bool = False) -
         done = Current(
             asset=FEATURES,
             partition=partition,
-            input_digest=digest,
+            input_digest=features_digest(version, found),
             inputs=inputs,
             files=(*written, data_file(hashes, 0)),
-            measured=_measured(version, partition, _arrival(files, current), sketch),
+            measured=_measured(version, partition, arrived_at, sketch),
         )
-        return _outcome(version, publish(version.store, path, done, [*paths, hashes], etag), "materialised")
+        path = version.path(FEATURES, partition)
+        return _outcome(version, publish(version.store, path, done, [*paths, hashes], mine.etag), "materialised")
 
 
 def parts(version: ModelVersion, current: Current) -> list[str]:

@@ -66,7 +66,10 @@ def _newest_window(version: ModelVersion, partitions: Sequence[str]) -> list[str
     def landed(partition: str) -> bool:
         return landing(version, partition).settled(now)
 
-    newest = next(filter(landed, reversed(partitions)), None)
+    # Airflow runs one partition, and means all that its windows hold.
+    longest = max(len(partitions), look_back(version))
+    candidates = version.calendar.previous(partitions[-1], longest) if partitions else []
+    newest = next(filter(landed, reversed(candidates)), None)
     if newest is None:
         return []
     return [*filter(landed, version.calendar.previous(newest, look_back(version))[:-1]), newest]

@@ -13,9 +13,10 @@ import polars as pl
 
 from monitoring_assets import scoring
 from monitoring_assets.assets import features
+from monitoring_assets.assets.claim import claim
 from monitoring_assets.assets.outcome import Outcome, blocked, skipped
 from monitoring_assets.assets.stored import reading
-from monitoring_assets.datasets import Current, content_digest, data_file, locations, publish, read_current
+from monitoring_assets.datasets import Current, content_digest, data_file, locations, publish
 from monitoring_assets.results import Input, Metric
 from monitoring_assets.version import CODE_VERSIONS, FEATURES, SCORES, ModelVersion
 from resources.errors import BadInput
@@ -64,10 +65,15 @@ def _score(version: ModelVersion, rows: Current, how: Scoring, inputs: tuple[Inp
     if bad:
         return blocked(SCORES, rows.partition, how.metrics, "; ".join(str(metric.note) for metric in bad), inputs)
     digest = content_digest([SCORES, CODE_VERSIONS[SCORES], version.identity, rows.digest, how.digest])
-    path = version.path(SCORES, rows.partition)
-    current, etag = read_current(version.store, path)
-    if current is not None and current.input_digest == digest and not force:
-        return _outcome(current, "reused", how)
+    with claim(version, SCORES, rows.partition, digest, force=force) as mine:
+        if mine.done and mine.current is not None:
+            return _outcome(mine.current, "reused", how)
+        return _make(version, rows, how, inputs, digest, mine.etag)
+
+
+def _make(
+    version: ModelVersion, rows: Current, how: Scoring, inputs: tuple[Input, ...], digest: str, etag: str | None
+) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="scorewatch-") as folder:
         paths, counts, invalid = _write(version, rows, how, Path(folder))
         if sum(invalid.values()):
@@ -80,6 +86,7 @@ def _score(version: ModelVersion, rows: Current, how: Scoring, inputs: tuple[Inp
             files=tuple(data_file(each, count) for each, count in zip(paths, counts, strict=True)),
             measured={"invalid_scores": 0} | {metric.metric: metric.value for metric in how.metrics},
         )
+        path = version.path(SCORES, rows.partition)
         return _outcome(publish(version.store, path, done, paths, etag), "materialised", how)
 
 

@@ -1,0 +1,136 @@
+"""Leases: who is at a partition of an asset now, so that two processes seldom do the same work.
+
+They save work and guarantee nothing: what is read is what the pointer of a partition names, and that is swapped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from monitoring_assets import layout
+from monitoring_assets.version import Clock
+from resources.errors import InfrastructureError, ScorewatchError
+from resources.object_store import ObjectStore
+
+LASTS = timedelta(seconds=60)
+"""A lease that nobody renewed for so long is of a process that is gone."""
+RENEWED_S = 20.0
+PATIENCE_S = 90.0
+"""Longer than a lease of a killed process lasts; whoever is at it still will be for a while."""
+POLL_S = 1.0
+
+
+class Lease(BaseModel):
+    """Who is at it, for messages, until when, and which one it is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    holder: str
+    since: AwareDatetime
+    until: AwareDatetime
+    token: str
+
+
+class Leases:
+    """Those of one model version."""
+
+    def __init__(self, store: ObjectStore, model: str, version: str, clock: Clock) -> None:
+        self._store, self._model, self._version, self._clock = store, model, version, clock
+
+    @contextmanager
+    def hold(self, asset: str, partition: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
+        """Be the one at a partition; waits for another one, until it is done or gone.
+
+        Raises InfrastructureError when that takes longer than ``patience_s``: try again later.
+        """
+        key = layout.lease(asset, self._model, self._version, layout.encoded(partition))
+        end = time.monotonic() + patience_s
+        while (held := self._taken(key)) is None:
+            other = self._read(key)[0]
+            if time.monotonic() >= end and other is not None:
+                raise InfrastructureError(
+                    f"{self._model} {self._version}, {asset} of {partition}: {other.holder} is at it since "
+                    f"{other.since:%Y-%m-%d %H:%M:%S} UTC. Run it again when that is done: finished work is not done "
+                    "twice."
+                )
+            time.sleep(POLL_S)
+        renewing = _Renewal(lambda: self._renewed(key, held))
+        try:
+            yield
+        finally:
+            renewing.stop()
+            self._give_back(key, held)
+
+    def _taken(self, key: str) -> Lease | None:
+        """The lease, if nobody else holds it."""
+        found, etag = self._read(key)
+        now = self._clock()
+        # A lease from far in the future is of a clock that was wrong.
+        if found is not None and now < found.until <= now + 2 * LASTS:
+            return None
+        mine = Lease(holder=_me(), since=now, until=now + LASTS, token=uuid.uuid4().hex)
+        return mine if self._store.compare_and_swap(key, _stored(mine), etag) is not None else None
+
+    def _give_back(self, key: str, held: Lease) -> None:
+        try:
+            if (mine := self._read(key)[0]) is not None and mine.token == held.token:
+                self._store.delete(key)
+        except ScorewatchError as error:
+            # It runs out by itself, and must not hide what became of the work.
+            logging.getLogger(__name__).warning("a lease could not be given back: %s", error)
+
+    def _renewed(self, key: str, held: Lease) -> bool:
+        found, etag = self._read(key)
+        if found is None or found.token != held.token:
+            return False
+        longer = held.model_copy(update={"until": self._clock() + LASTS})
+        return self._store.compare_and_swap(key, _stored(longer), etag) is not None
+
+    def _read(self, key: str) -> tuple[Lease | None, str | None]:
+        blob = self._store.get(key)
+        try:
+            return (Lease.model_validate_json(blob.data) if blob else None), (blob.etag if blob else None)
+        except ValidationError:
+            return None, blob.etag if blob else None
+
+
+class _Renewal:
+    """Renews a lease in the background, until it is stopped or the lease is lost."""
+
+    def __init__(self, renew: Callable[[], bool]) -> None:
+        self._renew, self._stopped = renew, threading.Event()
+        self._timer = threading.Timer(RENEWED_S, self._run)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                if not self._renew():
+                    return
+            except ScorewatchError as error:
+                # The work goes on: what guards it is the swap of its pointer.
+                logging.getLogger(__name__).warning("a lease could not be renewed: %s", error)
+            self._stopped.wait(RENEWED_S)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._timer.cancel()
+
+
+def _me() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _stored(lease: Lease) -> bytes:
+    return lease.model_dump_json().encode()
