@@ -179,6 +179,11 @@ def rejudge(model: str, version: str, partition: str) -> str:
     return f"{rejudges(model, version)}{partition}"
 
 
+def scheduler() -> str:
+    """Who schedules the versions, once DAGs were exported: dagster or airflow."""
+    return "fleet/scheduler"
+
+
 def history_done(model: str, version: str) -> str:
     """Marker of a version that was given its history, as far as there was data."""
     return f"fleet/history-done/{model}/{version}"

@@ -226,6 +226,11 @@ class Resources(Part):
     memory: Memory = "2Gi"
     engine: Literal["polars", "spark"] = "polars"
 
+    @property
+    def memory_mib(self) -> int:
+        """The memory in MiB."""
+        return int(self.memory[:-2]) * (1024 if self.memory.endswith("Gi") else 1)
+
 
 def refuse_repeated(key: str, values: Iterable[object]) -> None:
     """Ends a validator with a problem at `key` if a value occurs twice."""

@@ -37,6 +37,10 @@ _OWN_NAMES = (
     "PAGERDUTY_URL",
     "DATADOG_URL",
     "DAGIT_URL",
+    "AIRFLOW_URL",
+    "AIRFLOW_USER",
+    "AIRFLOW_PASSWORD",
+    "AIRFLOW_PASSWORD_FILE",
 )
 # Read by the models' own containers.
 _OTHER_NAMES = ("FEATURES_URI", "SCORES_URI")
@@ -69,6 +73,10 @@ class Settings(BaseModel):
     """Dagster's workspace file, which says where the code servers are reached."""
     dagit_url: str
     """Where people open Dagster's pages; alerts link to it."""
+    airflow_url: str | None
+    """Where Airflow's API is, for the runs that are asked for when it schedules."""
+    airflow_user: str | None
+    airflow_password: Secret | None
     pagerduty_key: Secret | None
     """Without it no page is sent."""
     pagerduty_url: str
@@ -108,6 +116,9 @@ class Settings(BaseModel):
             only=_only(environ.get("SCOREWATCH_ONLY")),
             workspace=_absolute(cwd, environ.get("SCOREWATCH_WORKSPACE") or home / "workspace.yaml"),
             dagit_url=_url(environ, "SCOREWATCH_DAGIT_URL") or "http://127.0.0.1:3000",
+            airflow_url=_url(environ, "SCOREWATCH_AIRFLOW_URL"),
+            airflow_user=environ.get("SCOREWATCH_AIRFLOW_USER") or None,
+            airflow_password=read_secret(environ, "SCOREWATCH_AIRFLOW_PASSWORD", cwd),
             pagerduty_key=read_secret(environ, "SCOREWATCH_PAGERDUTY_ROUTING_KEY", cwd),
             pagerduty_url=_url(environ, "SCOREWATCH_PAGERDUTY_URL") or "https://events.pagerduty.com",
             datadog_key=read_secret(environ, "DD_API_KEY", cwd),

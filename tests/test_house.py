@@ -83,7 +83,9 @@ def imported(source: Path) -> set[str]:
 
 def declared() -> list[Requirement]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    # Airflow's side has an environment, and pins, of its own.
+    extras = {name: needed for name, needed in project["optional-dependencies"].items() if name != "airflow"}
+    groups = [project["dependencies"], *extras.values()]
     return [Requirement(each) for group in groups for each in group]
 
 
@@ -135,7 +137,9 @@ def test_importing_a_module_reads_writes_and_connects_to_nothing(tmp_path: Path)
 
 
 def test_no_module_is_too_long_to_read() -> None:
-    lengths = {source: len(source.read_text(encoding="utf-8").splitlines()) for source in sources(*PACKAGES)}
+    lengths = {
+        source: len(source.read_text(encoding="utf-8").splitlines()) for source in sources(*PACKAGES, "airflow_bridge")
+    }
 
     assert lengths
     assert {str(source): lines for source, lines in lengths.items() if lines > LINE_LIMIT} == {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -79,6 +79,11 @@ class Watch:
         urgent = self._arrivals(arrivals, attempts)
         idle = [each for each in watched if each.surveyed and each.name not in busy and each not in landed]
         return [*urgent, *self._unhurried(idle, attempts)][:TASKS]
+
+    @property
+    def done(self) -> Mapping[Name, Collection[str]]:
+        """Partitions whose data has been through everything, by version, as far as they are looked at."""
+        return {each.name: each.done.keys() for each in self._watched}
 
     def _take_stock(self, watched: Sequence[Watched], busy: Mapping[Name, set[str]]) -> None:
         """Survey versions that are new here, or that a run of theirs has changed."""

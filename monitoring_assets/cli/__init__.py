@@ -26,6 +26,7 @@ VERBS = {
     "publish": "Tell PagerDuty what the results ask for (stages and a sensor do so by themselves).",
     "policy": "Try a policy on the results of the past: what would have paged, when and why.",
     "datadog": "Keep Scorewatch's dashboards and monitors at Datadog up to date.",
+    "export-dags": "Export the asset graph as Airflow DAGs.",
     "docs": "Build Great Expectations' Data Docs of a partition.",
     "demo": "Try it all on public car-loan data.",
     "up": "Start Dagster's webserver and daemon on this machine.",
@@ -39,7 +40,7 @@ class _Verbs(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"monitoring_assets.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"monitoring_assets.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""The `control` code location: registry sensor, publisher, keeping house in the store. It loads no model version."""
+"""The `control` code location: registry, publisher, exporter, keeping house in the store. It loads no model version."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import dagster as dg
 
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.onboarding import utc_now
+from monitoring_assets.sensors.exporter import exporter_sensor
 from monitoring_assets.sensors.publisher import publisher_sensor
 from monitoring_assets.sensors.registry import CHECK, REGISTRY, Report, registry_sensor
 from monitoring_assets.sweep import sweep
@@ -21,7 +22,7 @@ def defs() -> dg.Definitions:
     job = _nightly(settings)
     return dg.Definitions(
         assets=[_registry(settings)],
-        sensors=[registry_sensor(settings), publisher_sensor(settings)],
+        sensors=[registry_sensor(settings), publisher_sensor(settings), exporter_sensor(settings)],
         jobs=[job],
         schedules=[
             dg.ScheduleDefinition(job=job, cron_schedule="17 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)

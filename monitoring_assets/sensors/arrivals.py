@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from monitoring_assets.arrivals.agenda import Attempt, Task
+from monitoring_assets.arrivals.airflow_runs import AirflowRuns
 from monitoring_assets.arrivals.watch import Name, Watch
 from monitoring_assets.assets.events import asset_key
 from monitoring_assets.assets.factory import OUTCOME_TAG, PARTITIONS_TAG, TRIGGER_TAG, WORK_TAG, quiet
 from monitoring_assets.assets.pipeline import ORDER
+from monitoring_assets.exporting import scheduler
 from monitoring_assets.fleet import Member
 from monitoring_assets.onboarding import utc_now
 from monitoring_assets.version import Clock
+from resources.airflow import Airflow
 from resources.settings import Settings
 
 UNFINISHED = [
@@ -28,6 +31,9 @@ UNFINISHED = [
 def arrivals_sensor(settings: Settings, members: Sequence[Member], clock: Clock = utc_now) -> dg.SensorDefinition:
     """The sensor over some versions. With another orchestrator it detects all the same, and asks for no run."""
     watch: list[Watch] = []
+    store = settings.open_store()
+    api = settings.airflow_url and Airflow(settings.airflow_url, settings.airflow_user, settings.airflow_password)
+    airflow = AirflowRuns(api, store, members) if api else None
 
     @dg.sensor(
         name="arrivals",
@@ -39,14 +45,24 @@ def arrivals_sensor(settings: Settings, members: Sequence[Member], clock: Clock 
     def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if not watch:
             watch.append(Watch(members, settings, clock))
+        # Whatever this process was told: what Airflow's DAGs materialise, Dagster does not.
+        if (scheduler(store) or settings.orchestrator) == "airflow":
+            return dg.SensorResult(skip_reason=_left_to_airflow(watch[0], airflow, context.instance))
         tasks = watch[0].tick(DagsterRuns(context.instance))
-        if settings.orchestrator != "dagster":
-            return dg.SensorResult(skip_reason=f"{len(tasks)} runs are for {settings.orchestrator} to start")
         if not tasks:
             return dg.SensorResult(skip_reason="nothing has landed that is not done")
         return dg.SensorResult(run_requests=[run_request(task) for task in tasks])
 
     return arrivals
+
+
+def _left_to_airflow(watch: Watch, airflow: AirflowRuns | None, instance: dg.DagsterInstance) -> str:
+    if airflow is None:
+        tasks = watch.tick(DagsterRuns(instance))
+        return f"{len(tasks)} runs are for airflow to start: set SCOREWATCH_AIRFLOW_URL"
+    tasks = watch.tick(airflow)
+    airflow.let_go(watch.done)
+    return f"{airflow.request(tasks)} runs were asked for in airflow"
 
 
 def run_request(task: Task) -> dg.RunRequest:

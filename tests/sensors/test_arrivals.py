@@ -225,7 +225,10 @@ def test_with_airflow_it_detects_and_asks_dagster_for_nothing(lender: Any, insta
     world = World(lender, instance, orchestrator="airflow")
     lender.land(world.newest, at=lender.now - MINUTE)
     found = world.evaluate()
-    assert (found.run_requests, found.skip_message) == ([], "1 runs are for airflow to start")
+    assert (found.run_requests, found.skip_message) == (
+        [],
+        "1 runs are for airflow to start: set SCOREWATCH_AIRFLOW_URL",
+    )
     overdue = str(datetime.fromisoformat(world.newest).date() - DAY)
     assert [each.status for each in world.results(overdue, "pipeline")] == ["stale"]
     assert instance.get_runs() == []

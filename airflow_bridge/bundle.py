@@ -1,0 +1,255 @@
+"""The plans in the store as a versioned bundle of Airflow: what a run started with, it ends with.
+
+A version is the digest of a plan set, and its files are made from the store by that alone, on any worker and at any
+time. When a set holds plans that cannot be used, its other DAGs change and these go on as they were: the version is
+then two digests, ``<set>~<older set>``, and what the first one lacks comes from the second one, the last set that had
+nothing wrong (for want of one the set itself: then those DAGs are left out). The file ``refused.py`` shows the reasons
+among Airflow's import errors. It is looked at again with every refresh, until nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion, get_bundle_tracking_file
+from pydantic import ValidationError
+
+# Not used here: the processor of DAG files forks for every shard, and has then imported it once.
+from airflow_bridge import render  # noqa: F401
+from airflow_bridge.config import Config
+from airflow_bridge.export import CURRENT, plan_key, set_key
+from airflow_bridge.schema import PLAN_LIMIT, PlanSet, decode, digest
+from resources.errors import BadInput
+from resources.object_store import ObjectStore, open_store
+
+SET_LIMIT = 2_000_000
+"""Bytes of a plan set: some 10,000 DAGs."""
+UNUSED_S = 24 * 3600
+"""After so long without use the files of a version go. They can be made again."""
+
+_FRESH_S = 3600
+_CONNECTIONS = 16
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9a-f]{64}(~[0-9a-f]{64})?")
+_LOADER = """\
+# The airflow DAGs of one shard, from the plans in the folder beside this file.
+from airflow.sdk import get_parsing_context
+{more}from airflow_bridge.render import load
+
+globals().update({{f"dag {{dag_id}}": dag for dag_id, dag in load(__file__, get_parsing_context().dag_id).items()}})
+"""
+# What a file imports from Airflow its processor imports once, before it forks; this takes seconds each time otherwise.
+_POD_OPERATOR = "from airflow.providers.cncf.kubernetes.operators import pod\n"
+_REFUSED = "# Why airflow has not the newest plan of every DAG.\nraise ImportError({reasons!r})\n"
+
+_log = logging.getLogger(__name__)
+
+
+class ScorewatchBundle(BaseDagBundle):
+    """The bundle of the store at ``store_uri``, ``s3://bucket/prefix`` or ``file:///folder``, which it only reads.
+
+    ``s3_endpoint`` is for S3 services other than Amazon's. Credentials are what boto3 finds.
+    """
+
+    supports_versioning = True
+
+    def __init__(self, *, store_uri: str, s3_endpoint: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._store = open_store(store_uri, s3_endpoint=s3_endpoint)
+
+    def initialize(self) -> None:
+        """Makes the files of the pinned version, or of the newest one.
+
+        Raises BadInput for a version that cannot be made, and InfrastructureError when the store cannot be reached;
+        without a pinned version only if nothing of an earlier time is here.
+        """
+        if self.version is not None:
+            self._pin(self.version)
+        else:
+            try:
+                self.refresh()
+            except Exception:
+                if self._newest() is None:
+                    raise
+                _log.exception("bundle %s: the store was not read, the DAGs stay as they were", self.name)
+        super().initialize()
+
+    def refresh(self) -> None:
+        """Makes the files of the set that is current, if it is another one than before.
+
+        Whatever is raised, the files stay as they were: BadInput names what is wrong with the set.
+        """
+        if self.version is not None:
+            raise BadInput(f"The bundle {self.name} is pinned to {self.version} and cannot be refreshed.")
+        current = self._current()
+        with self.lock():
+            state = self._state()
+            if state.get("version") == current and self._newest() is not None:
+                return
+            good, refused = self._plans(current)
+            sound = state.get("sound", current) if refused else current
+            version = f"{current}~{sound}" if refused else current
+            self._write(version, self._completed(version, good, refused), refused)
+            if version == state.get("version"):
+                return
+            _replace(self.base_dir / "newest.json", {"version": version, "sound": sound})
+            self._remove_unused(version)
+        for reason in refused.values():
+            _log.error("bundle %s: %s", self.name, reason)
+
+    @property
+    def path(self) -> Path:
+        """The folder of the version. Before there is any it is one that does not exist."""
+        return self.versions_dir / (self.version or self._newest() or "none")
+
+    def get_current_version(self) -> BundleVersion | None:
+        """The version whose files are at ``path``."""
+        version = self.version or self._newest()
+        return None if version is None else BundleVersion(version=version)
+
+    def _pin(self, version: str) -> None:
+        if not _VERSION.fullmatch(version):
+            raise BadInput(f"{version[:200]!r} is no version of the bundle {self.name}.")
+        folder = self.versions_dir / version
+        if _age(folder) < _FRESH_S:
+            return
+        with self.lock():
+            if folder.is_dir():
+                folder.touch()
+            else:
+                good, refused = self._plans(version.partition("~")[0])
+                self._write(version, self._completed(version, good, refused), refused)
+
+    def _completed(self, version: str, good: dict[str, bytes], refused: Iterable[str]) -> dict[str, bytes]:
+        """The plans of the version: what is good, and for what is refused the plan of the older set."""
+        older = version.partition("~")[2]
+        kept = self._plans(older, only=set(refused))[0] if older else {}
+        return {**good, **kept}
+
+    def _plans(self, sha256: str, only: set[str] | None = None) -> tuple[dict[str, bytes], dict[str, str]]:
+        """By their DAGs the plans of a set, and why others cannot be used. Raises BadInput when the set cannot be."""
+        wanted = _plan_set(_fetched(self._store, set_key(sha256), SET_LIMIT), sha256).plans
+        names = sorted(wanted if only is None else only & set(wanted))
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            found = dict(zip(names, pool.map(lambda name: self._plan(name, wanted[name]), names), strict=True))
+        good = {name: plan for name, plan in found.items() if isinstance(plan, bytes)}
+        return good, {name: reason for name, reason in found.items() if isinstance(reason, str)}
+
+    def _plan(self, dag_id: str, sha256: str) -> bytes | str:
+        """The plan of a DAG, or why it cannot be used."""
+        try:
+            data = self._at_hand(dag_id, sha256)
+            if data is None:
+                data = _fetched(self._store, plan_key(sha256), PLAN_LIMIT)
+            plan = decode(data, sha256)
+        except BadInput as error:
+            return f"The DAG {dag_id} is not as its newest plan says. {error}"
+        if plan.dag_id != dag_id:
+            return f"The DAG {dag_id} is not as its newest plan says. The plan {sha256} is one of {plan.dag_id}."
+        return data
+
+    def _at_hand(self, dag_id: str, sha256: str) -> bytes | None:
+        newest = self._newest()
+        try:
+            data = (self.versions_dir / str(newest) / "plans" / f"{dag_id}.json").read_bytes()
+        except OSError:
+            return None
+        return data if digest(data) == sha256 else None
+
+    def _write(self, version: str, plans: dict[str, bytes], refused: dict[str, str]) -> None:
+        """Makes the folder of a version, whole or not at all. Whoever calls holds the lock."""
+        folder = self.versions_dir / version
+        lacking = (folder / "refused.py").exists() and not refused
+        if folder.is_dir() and not lacking:
+            folder.touch()
+            return
+        config = Config.read()
+        self.versions_dir.mkdir(parents=True, exist_ok=True)
+        making = Path(mkdtemp(prefix=".making-", dir=self.versions_dir))
+        making.chmod(0o755)
+        loader = _LOADER.format(more=_POD_OPERATOR if config.execution == "kubernetes" else "")
+        for number in range(config.shards):
+            (making / f"shard_{number:02}.py").write_text(loader, encoding="utf-8")
+        (making / ".airflowignore").write_text("plans/\n", encoding="utf-8")
+        (making / "plans").mkdir()
+        for dag_id, plan in plans.items():
+            (making / "plans" / f"{dag_id}.json").write_bytes(plan)
+        if refused:
+            reasons = "\n".join(refused[name] for name in sorted(refused))
+            (making / "refused.py").write_text(_REFUSED.format(reasons=reasons), encoding="utf-8")
+        if lacking:
+            folder.rename(making.with_name(f"{making.name}-old"))
+        making.rename(folder)
+
+    def _current(self) -> str:
+        try:
+            found = json.loads(_fetched(self._store, CURRENT, 1_000))
+        except ValueError:
+            found = None
+        current = found.get("set") if isinstance(found, dict) else None
+        if not isinstance(current, str) or not _DIGEST.fullmatch(current):
+            raise BadInput(f"{self._store.uri}/{CURRENT} does not name a plan set. Export the DAGs again.")
+        return current
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.base_dir / "newest.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _newest(self) -> str | None:
+        version = self._state().get("version")
+        return version if isinstance(version, str) and (self.versions_dir / version).is_dir() else None
+
+    def _remove_unused(self, newest: str) -> None:
+        """Of versions that tasks used here Airflow keeps a record, and removes them itself."""
+        for folder in self.versions_dir.iterdir():
+            half_made = folder.name.startswith(".making-")
+            tracked = get_bundle_tracking_file(self.name, folder.name).exists()
+            if half_made or (folder.name != newest and not tracked and _age(folder) > UNUSED_S):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetched(store: ObjectStore, key: str, limit: int) -> bytes:
+    found = store.head(key)
+    if found is not None and found.size > limit:
+        raise BadInput(f"{store.uri}/{key} has {found.size} bytes; at most {limit} are read.")
+    blob = store.get(key)
+    if blob is None:
+        raise BadInput(f"There is no {store.uri}/{key}. Export the DAGs, or restore it if it was deleted.")
+    return blob.data
+
+
+def _plan_set(data: bytes, sha256: str) -> PlanSet:
+    if digest(data) != sha256:
+        raise BadInput(f"The plan set {sha256} has the digest {digest(data)}: it was changed after it was exported.")
+    try:
+        return PlanSet.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the set"
+        raise BadInput(f"The plan set {sha256} cannot be used: {where}: {first['msg']}. Export it again.") from None
+
+
+def _age(folder: Path) -> float:
+    """Seconds since the folder was made or used; endless for none."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    making = path.with_name(f".{path.name}")
+    making.write_text(json.dumps(content), encoding="utf-8")
+    making.replace(path)

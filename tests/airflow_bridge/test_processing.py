@@ -1,0 +1,156 @@
+"""What a real dag-processor puts into Airflow's database, and what Airflow then says of runs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resources.object_store import ObjectStore, open_store
+from tests.airflow_bridge.conftest import Inside
+from tests.airflow_bridge.plans import plan, publish
+
+A, B = plan("a_1.0.0"), plan("b_1.0.0")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A database with a bundle, both empty at first."""
+
+    inside: Inside
+    store: ObjectStore
+
+    def process(self) -> None:
+        """Lets a dag-processor read the bundle, and every file of it once."""
+        self.inside.airflow("dag-processor", "--num-runs", "1")
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.inside.home / "airflow.db")) as connection:
+            return connection.execute(query).fetchall()
+
+    def versions(self) -> dict[str, int]:
+        """How many versions Airflow has of each DAG."""
+        return dict(self.rows("select dag_id, count(*) from dag_version group by dag_id"))
+
+
+@pytest.fixture
+def deployment(start_inside: Callable[..., Inside], tmp_path: Path) -> Deployment:
+    store = open_store(f"file://{tmp_path}/store")
+    bundle = {
+        "name": "scorewatch",
+        "classpath": "airflow_bridge.bundle.ScorewatchBundle",
+        "kwargs": {"store_uri": store.uri},
+    }
+    inside = start_inside(
+        AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps([bundle]),
+        # By default a DAG is not written twice within 30 seconds.
+        AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL="0",
+    )
+    inside.airflow("db", "migrate")
+    return Deployment(inside, store)
+
+
+def test_only_what_changed_gets_a_new_version_and_a_run_keeps_its_own(deployment: Deployment) -> None:
+    first = publish(deployment.store, A, B)
+    deployment.process()
+    assert deployment.rows("select * from import_error") == []
+    assert deployment.versions() == {"a_1.0.0": 1, "b_1.0.0": 1}
+    for dag_id in ("a_1.0.0", "b_1.0.0"):
+        assert deployment.inside("runs.trigger", dag_id=dag_id, key="2026-01-05")["version"] == first
+
+    second = publish(deployment.store, plan("a_1.0.0", description="Another text."), B)
+    deployment.process()
+
+    assert deployment.versions() == {"a_1.0.0": 2, "b_1.0.0": 1}
+    assert set(deployment.rows("select dag_id, bundle_version from dag")) == {("a_1.0.0", second), ("b_1.0.0", second)}
+    assert set(deployment.rows("select bundle_version from dag_run")) == {(first,)}
+
+
+def test_a_bad_plan_is_an_import_error_of_its_own_and_every_dag_is_there(deployment: Deployment) -> None:
+    publish(deployment.store, A, B)
+    deployment.process()
+    publish(deployment.store, A, plan("c_1.0.0"), raw={B.dag_id: b'{"schema_version": 2}'})
+
+    deployment.process()
+
+    ((file, message),) = deployment.rows("select filename, stacktrace from import_error")
+    assert file == "refused.py"
+    assert "The DAG b_1.0.0 is not as its newest plan says." in message
+    dags = deployment.rows("select dag_id, is_stale, has_import_errors from dag order by dag_id")
+    assert dags == [("a_1.0.0", 0, 0), ("b_1.0.0", 0, 0), ("c_1.0.0", 0, 0)]
+
+
+def test_assets_and_their_tasks_are_there_for_the_lineage(deployment: Deployment) -> None:
+    publish(deployment.store, A)
+    deployment.process()
+
+    assert deployment.rows('select name, uri, "group" from asset order by name') == [
+        (f"a/1.0.0/{name}", f"dagster://asset/a/1.0.0/{name}", "a/1.0.0")
+        for name in ("counts", "csi", "features", "psi", "scores")
+    ]
+    written = "select task_id, name from task_outlet_asset_reference join asset on asset.id = asset_id"
+    assert ("scores", "a/1.0.0/scores") in deployment.rows(written)
+    read = "select task_id, name from task_inlet_asset_reference join asset on asset.id = asset_id"
+    assert set(deployment.rows(read)) == {("scores", "a/1.0.0/features"), ("monitoring", "a/1.0.0/scores")}
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_a_backfill_has_the_days_from_the_first_to_the_last_one_whoever_schedules(
+    deployment: Deployment, scheduled: bool
+) -> None:
+    publish(deployment.store, plan("a_1.0.0", scheduled=scheduled))
+    deployment.process()
+
+    deployment.inside("runs.backfill", dag_id="a_1.0.0", earliest="2026-01-05T00:00Z", latest="2026-01-09T00:00Z")
+
+    runs = deployment.rows("select partition_key, partition_date, run_type from dag_run order by partition_key")
+    assert runs == [
+        # Nairobi's midnight.
+        (f"2026-01-{day:02}", f"2026-01-{day - 1:02} 21:00:00.000000", "backfill")
+        for day in range(5, 10)
+    ]
+
+
+def test_a_run_by_hand_is_of_the_partition_that_is_named_and_is_refused_without_one(deployment: Deployment) -> None:
+    publish(deployment.store, A)
+    deployment.process()
+
+    def trigger(key: str | None) -> dict[str, Any]:
+        found: dict[str, Any] = deployment.inside("runs.trigger", dag_id="a_1.0.0", key=key)
+        return found
+
+    found = trigger("2026-01-05")
+
+    assert (found["key"], found["begin"]) == ("2026-01-05", "2026-01-04T21:00:00+00:00")
+    assert "Every run is of one partition. Give its key, such as 2026-01-01" in trigger(None)["refused"]
+    assert "'2026-1-5' is no key of a day" in trigger("2026-1-5")["refused"]
+    assert deployment.rows("select count(*) from dag_run") == [(1,)]
+
+
+def test_airflow_schedules_the_day_that_ended_last_and_nothing_where_dagster_does(deployment: Deployment) -> None:
+    publish(deployment.store, plan("ours_1.0.0", scheduled=True), plan("theirs_1.0.0", scheduled=False))
+    deployment.process()
+
+    found = {
+        row[0]: row[1:]
+        for row in deployment.rows("select dag_id, next_dagrun_partition_key, next_dagrun_create_after from dag")
+    }
+
+    now = datetime.now(UTC)
+    nairobi = now + timedelta(hours=3)
+    key, due = found["ours_1.0.0"]
+    # The test may run over a midnight.
+    assert key in {f"{day - timedelta(days=1):%Y-%m-%d}" for day in (nairobi, nairobi - timedelta(minutes=5))}
+    assert (
+        timedelta(0)
+        <= datetime.fromisoformat(due).replace(tzinfo=UTC) - datetime.fromisoformat(f"{key}T21:00:00+00:00")
+        <= timedelta(minutes=10)
+    )
+    assert found["theirs_1.0.0"] == (None, None)
