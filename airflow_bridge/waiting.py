@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 POLL_S = 30.0
 TASK_ID = "wait_for_data"
+SCHEDULED = "scheduled"
 
 # Of their own: when the store hangs, other triggers still find threads.
 _threads = ThreadPoolExecutor(4, "wait-for-data")
@@ -38,16 +39,24 @@ def task(plan: DagPlan, config: Config, **kwargs: Any) -> BaseSensorOperator:
 
 
 class DataTrigger(BaseTrigger):
-    """Ends its task when the store says that the partition's data is there. How long that may take is the task's."""
+    """Ends its task when the store says that the partition's data is there. How long that may take is the task's.
 
-    def __init__(self, dag_id: str, partition: str) -> None:
+    A run that somebody asked for is of data that is there: only those that the timetable made wait.
+    """
+
+    def __init__(self, dag_id: str, partition: str, run_type: str = SCHEDULED) -> None:
         super().__init__()
         self.dag_id = dag_id
         self.partition = partition
+        self.run_type = run_type
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """What another triggerer makes it from."""
-        return f"{__name__}.{type(self).__name__}", {"dag_id": self.dag_id, "partition": self.partition}
+        return f"{__name__}.{type(self).__name__}", {
+            "dag_id": self.dag_id,
+            "partition": self.partition,
+            "run_type": self.run_type,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Asks twice a minute. A store that cannot be reached is asked again; what cannot be asked for fails."""
@@ -61,7 +70,10 @@ class DataTrigger(BaseTrigger):
             yield TaskSuccessEvent()
 
     async def _arrival(self) -> None:
-        store, key = _store(), ready_key(self.dag_id, self.partition)
+        key = ready_key(self.dag_id, self.partition)
+        if self.run_type != SCHEDULED:
+            return
+        store = _store()
         self.log.info("Waiting for %s/%s.", store.uri, key)
         loop = asyncio.get_running_loop()
         reachable = True
@@ -81,7 +93,7 @@ class DataTrigger(BaseTrigger):
 class WaitForData(BaseSensorOperator):
     """Is never executed where there is a triggerer; `airflow dags test` pokes it."""
 
-    template_fields = ("partition",)
+    template_fields = ("partition", "run_type")
     start_from_trigger = True
 
     def __init__(self, *, ready_dag_id: str, wait_days: int, **kwargs: Any) -> None:
@@ -92,9 +104,10 @@ class WaitForData(BaseSensorOperator):
         self.wait_days = wait_days
         # The trigger's argument of this name is rendered with it. A run without a key is one with an empty one.
         self.partition = "{{ partition_key or '' }}"
+        self.run_type = "{{ dag_run.run_type }}"
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=f"{__name__}.{DataTrigger.__name__}",
-            trigger_kwargs={"dag_id": ready_dag_id, "partition": self.partition},
+            trigger_kwargs={"dag_id": ready_dag_id, "partition": self.partition, "run_type": self.run_type},
             # Its trigger ends the task, so that there is nothing to go on with.
             next_method="execute",
             timeout=timedelta(days=wait_days),
@@ -103,7 +116,7 @@ class WaitForData(BaseSensorOperator):
     def poke(self, context: Context) -> bool:
         """Whether the data is there."""
         check_partition(context)
-        return _store().head(ready_key(self.ready_dag_id, self.partition)) is not None
+        return self.run_type != SCHEDULED or _store().head(ready_key(self.ready_dag_id, self.partition)) is not None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Where Airflow comes when the trigger took too long, or could not be started."""

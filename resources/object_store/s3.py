@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
 # Upper bounds of the waits, in seconds, before a conditional write that met another one is sent again.
 _CONFLICT_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6)
 
+_making = threading.Lock()
+# A fork may happen while another thread holds it, which the child does not have.
+os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]
 _WRITE_ID = "scorewatch-write-id"
 
 
 def s3_client(endpoint: str | None) -> S3Client:
     """The process's client of that endpoint (None: what boto3 finds). Threads may share it, forks may not."""
-    return _client(endpoint, os.getpid())
+    # Threads that come first together would make one each, of 13 MiB.
+    with _making:
+        return _client(endpoint, os.getpid())
 
 
 @lru_cache(maxsize=8)

@@ -124,6 +124,7 @@ def test_airflow_starts_the_wait_without_a_worker_and_with_the_runs_partition(in
         "days": 3,
         "dag_id": plan().dag_id,
         "partition": "2026-01-31",
+        "run_type": "manual",
         "downstream": ["features"],
     }
 
@@ -159,3 +160,8 @@ def test_where_there_is_no_triggerer_the_sensor_asks_itself(inside: Inside, stor
 
     assert inside("waits.poked", partition="2026-01-31", **asked) is True
     assert inside("waits.poked", partition="2026-02-01", **asked) is False
+    assert inside("waits.poked", partition="2026-02-01", run_type="backfill", **asked) is True
+
+
+def test_a_run_that_somebody_asked_for_waits_for_nothing(inside: Inside) -> None:
+    assert inside("waits.asked_for", partition="2026-01-31") == ["TaskSuccessEvent"]

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -78,6 +79,11 @@ async def _all(trigger: waiting.DataTrigger) -> list[str]:
     return [type(event).__name__ async for event in trigger.run()]
 
 
+def asked_for(partition: str) -> list[str]:
+    """How the trigger of a run ends that somebody asked for, in a process that knows no store."""
+    return asyncio.run(_all(waiting.DataTrigger("ke", partition, "manual")))
+
+
 def from_the_configuration(partition: str) -> dict[str, Any]:
     """How a trigger ends whose store is the one that this process was started with."""
     return {"events": asyncio.run(_all(waiting.DataTrigger("ke", partition))), "uri": waiting._store().uri}
@@ -121,6 +127,7 @@ def as_airflow_starts_it(plan: dict[str, Any], partition: str | None) -> dict[st
         "days": args.timeout.total_seconds() / 86_400,
         "dag_id": trigger.dag_id,
         "partition": trigger.partition,
+        "run_type": trigger.run_type,
         "downstream": sorted(task.downstream_task_ids),
     }
 
@@ -142,10 +149,10 @@ def failed(plan: dict[str, Any], reason: str) -> dict[str, str]:
     raise AssertionError("it did not fail")
 
 
-def poked(plan: dict[str, Any], store_uri: str, partition: str) -> bool:
+def poked(plan: dict[str, Any], store_uri: str, partition: str, run_type: str = "scheduled") -> bool:
     """What the sensor says where there is no triggerer."""
     task = _dag(plan).get_task(waiting.TASK_ID)
-    context = {"partition_key": partition}
+    context = {"partition_key": partition, "dag_run": SimpleNamespace(run_type=run_type)}
     task.render_template_fields(context)
     found = waiting._store
     waiting._store = lambda: open_store(store_uri)
