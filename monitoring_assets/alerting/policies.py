@@ -57,7 +57,9 @@ def fleet_defaults(store: ObjectStore) -> FleetDefaults:
 
 
 def parse_defaults(data: bytes, where: str) -> FleetDefaults:
-    """Read such a file. Raises BadInput with file and key."""
+    """Read such a file; the usual where it states nothing. Raises BadInput with file and key."""
+    if all(not line or line.startswith(b"#") for line in map(bytes.strip, data.splitlines())):
+        return FleetDefaults()
     try:
         return FleetDefaults.model_validate(load(data, where=where))
     except ValidationError as error:

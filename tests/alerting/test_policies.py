@@ -148,3 +148,9 @@ def test_a_file_with_a_wrong_key_is_answered_with_all_the_keys_there_are() -> No
 def test_a_rule_that_nothing_could_meet_says_what_to_write_instead() -> None:
     with pytest.raises(BadInput, match="3 is more than among, which is 2"):
         fleet("policy: {warnings: 3, among: 2}")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n\n  # policy:\n"])
+def test_a_file_that_states_nothing_changes_nothing(store: LocalStore, text: str) -> None:
+    store.put(layout.FLEET_DEFAULTS, text.encode())
+    assert fleet_defaults(store) == FleetDefaults()
