@@ -27,9 +27,10 @@ from monitoring_assets.assets.events import asset_key, evaluated_partitions
 from monitoring_assets.deployment import register
 from monitoring_assets.version import CHECKS
 from resources.settings import Settings
+from tests.e2e.airflow_stack import airflow, airflow_python
 from tests.e2e.world import local_world, running, s3_world
 
-__all__ = ["local_world", "running", "s3_world"]
+__all__ = ["airflow", "airflow_python", "local_world", "running", "s3_world"]
 
 VERSION = "1.0.0"
 DAYS = [f"2025-03-{day:02d}" for day in range(1, 6)]
