@@ -6,6 +6,9 @@ import re
 
 from resources.errors import BadInput
 
+DONE = b"done"
+"""The object's content when there is nothing left to do for a run that waits; anything else means that there is."""
+
 _PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_-]{0,63}")
 
 

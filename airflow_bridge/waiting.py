@@ -11,11 +11,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
-from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSuccessEvent
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent
 
 from airflow_bridge.config import SECTION, Config
-from airflow_bridge.ready import ready_key
+from airflow_bridge.ready import DONE, ready_key
 from airflow_bridge.runner import check_partition
 from airflow_bridge.schema import DagPlan
 from resources.errors import BadInput, InfrastructureError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 POLL_S = 30.0
 TASK_ID = "wait_for_data"
 SCHEDULED = "scheduled"
+_NOTHING_LEFT = "Partition %s is done already. To have it done again, start a run of it by hand."
 
 # Of their own: when the store hangs, other triggers still find threads.
 _threads = ThreadPoolExecutor(4, "wait-for-data")
@@ -59,28 +60,32 @@ class DataTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Asks twice a minute. A store that cannot be reached is asked again; what cannot be asked for fails."""
+        """Asks twice a minute. A store that cannot be reached is asked again; what cannot be asked for fails.
+
+        The task, and with it the run, is skipped when its partition was done in another way.
+        """
         try:
-            await self._arrival()
+            left = await self._is_work_left()
         except BadInput as error:
             self.log.error("The data cannot be waited for: %s", error)
             yield TaskFailedEvent()
         else:
-            self.log.info("The data of %s is there.", self.partition)
-            yield TaskSuccessEvent()
+            self.log.info("The data of %s is there." if left else _NOTHING_LEFT, self.partition)
+            yield TaskSuccessEvent() if left else TaskSkippedEvent()
 
-    async def _arrival(self) -> None:
+    async def _is_work_left(self) -> bool:
+        """Ends when the data is there; whether anything is to be done with it."""
         key = ready_key(self.dag_id, self.partition)
         if self.run_type != SCHEDULED:
-            return
+            return True
         store = _store()
         self.log.info("Waiting for %s/%s.", store.uri, key)
         loop = asyncio.get_running_loop()
         reachable = True
         while True:
             try:
-                if await loop.run_in_executor(_threads, store.head, key):
-                    return
+                if found := await loop.run_in_executor(_threads, store.get, key):
+                    return found.data != DONE
                 reachable = True
             except InfrastructureError as error:
                 if reachable:
@@ -114,9 +119,14 @@ class WaitForData(BaseSensorOperator):
         )
 
     def poke(self, context: Context) -> bool:
-        """Whether the data is there."""
+        """Whether the data is there; skips the run when there is nothing left to do with it."""
         check_partition(context)
-        return self.run_type != SCHEDULED or _store().head(ready_key(self.ready_dag_id, self.partition)) is not None
+        if self.run_type != SCHEDULED:
+            return True
+        found = _store().get(ready_key(self.ready_dag_id, self.partition))
+        if found is not None and found.data == DONE:
+            raise AirflowSkipException(_NOTHING_LEFT % self.partition)
+        return found is not None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Where Airflow comes when the trigger took too long, or could not be started."""

@@ -2,119 +2,181 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
 
-from airflow_bridge.ready import ready_key
+from airflow_bridge.ready import DONE, ready_key
 from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import Attempt, Task
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Member, Name
 from resources.airflow import UNFINISHED, Airflow, DagRun
+from resources.errors import InfrastructureError
 from resources.object_store import ObjectStore
 
 PREFIX = "scorewatch__"
 """Of the runs that are asked for here."""
+SCHEDULED = "scheduled"
+OTHERS = ("asset_materialization", "backfill", "manual")
+"""Types of the runs that the timetable does not make; they do not wait for data."""
 THREADS = 8
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+class Requested(NamedTuple):
+    """How many runs were asked for, and how many that waited for data were let go."""
+
+    asked_for: int
+    let_go: int
+
+
+class _Ask(NamedTuple):
+    """A run to ask for: one of the ``runs`` of an attempt at a task."""
+
+    task: Task
+    partition: str
+    runs: int
 
 
 class AirflowRuns:
-    """Runs in Airflow, as attempts at tasks."""
+    """Runs in Airflow, as attempts at tasks. Losing it loses nothing: Airflow and the store know it all."""
 
     def __init__(self, airflow: Airflow, store: ObjectStore, members: Iterable[Member]) -> None:
         self._airflow, self._store = airflow, store
         self._dags = {each.name: each.manifest.slug for each in members}
         self._names = {slug: name for name, slug in self._dags.items()}
+        self._told: dict[Name, set[str]] = {}
 
     def busy(self) -> Mapping[Name, set[str]]:
-        """Versions with runs in the queue or at work, and what triggered these; not those that wait for data."""
+        """Versions with runs in the queue or at work, and what triggered these; not those that the timetable made."""
         found: dict[Name, set[str]] = defaultdict(set)
-        for run in self._airflow.runs(state=UNFINISHED):
+        for run in self._airflow.runs(state=UNFINISHED, run_type=OTHERS):
             name = self._names.get(run.dag_id)
-            if name is not None and not _scheduled(run):
+            if name is not None:
                 found[name].add(str((run.conf or {}).get("reason", "backfill")))
         return found
 
     def of(self, keys: Sequence[str]) -> Mapping[str, Attempt]:
         """What became of tasks; those that nobody asked for yet are left out."""
-        with ThreadPoolExecutor(THREADS) as threads:
-            found = threads.map(self._of, keys)
-            return {key: attempt for key, attempt in zip(keys, found, strict=True) if attempt is not None}
+        found = _at_once(self._of, keys)
+        return {key: attempt for key, attempt in zip(keys, found, strict=True) if attempt is not None}
 
     def _of(self, key: str) -> Attempt | None:
-        runs = list(self._airflow.runs(run_id_prefix_pattern=f"{PREFIX}{_short(key)}"))
+        kind, model, version, *rest = key.split("/")
+        dag_id = self._dags[model, version]
+        attempts = self._attempts(dag_id, _run_id(key))
+        last = max(attempts, default=1)
+        runs = attempts[last]
+        expected = int((runs[0].conf or {}).get("runs", 0)) if runs else 0
+        if last == 1 and kind == "arrival":
+            let_go = self._let_go(key, dag_id, rest[0])
+            expected += len(let_go)
+            runs += [run for partition in let_go for run in self._of_timetable(dag_id, partition)]
         if not runs:
-            return self._let_go(key) if key.startswith("arrival/") else None
-        attempts = {run.dag_run_id.split("__")[2] for run in runs}
-        if not all(run.finished for run in runs):
-            return Attempt("running", len(attempts))
-        newest = [run for run in runs if run.dag_run_id.split("__")[2] == max(attempts, key=int)]
-        complete = len(newest) == (newest[0].conf or {}).get("partitions")
-        # What a failed arrival found is in the results; whoever asked looks there.
-        done = complete and (key.startswith("arrival/") or all(run.state == "success" for run in newest))
-        return Attempt("done" if done else "failed", len(attempts), _ended(newest))
-
-    def _let_go(self, key: str) -> Attempt | None:
-        """The scheduled run that waited for this very data."""
-        _, model, version, partition, _ = key.split("/")
-        dag_id = self._dags.get((model, version))
-        blob = self._store.get(ready_key(str(dag_id), partition))
-        if dag_id is None or blob is None or blob.data.decode(errors="replace") != key:
             return None
-        found = self._airflow.runs(dag_id, partition_key_prefix_pattern=partition)
-        runs = [run for run in found if _scheduled(run) and run.partition_key == partition]
-        if any(not run.finished for run in runs):
-            return Attempt("running", 1)
-        put_at = self._store.head(ready_key(dag_id, partition))
-        since = [run for run in runs if put_at and run.end_date and run.end_date >= put_at.last_modified]
-        return Attempt("done", 1, _ended(since)) if since else None
+        if not all(run.finished for each in attempts.values() for run in each):
+            return Attempt("running", last)
+        # Fewer are there when whoever asked for them was interrupted.
+        done = len(runs) >= expected and all(map(self._ended_for_good, runs))
+        return Attempt("done" if done else "failed", last, max(run.end_date or run.run_after for run in runs))
 
-    def request(self, tasks: Iterable[Task]) -> int:
-        """Have tasks done; how many runs were asked for. Raises InfrastructureError when Airflow cannot be reached."""
-        wanted = [
-            (task, partition, len(partitions))
-            for task in tasks
-            for partitions in [self._to_ask_for(task)]
-            for partition in partitions
-        ]
-        with ThreadPoolExecutor(THREADS) as threads:
-            return sum(threads.map(lambda each: self._ask(*each), wanted))
+    def _attempts(self, dag_id: str, run_id: str) -> dict[int, list[DagRun]]:
+        """The runs that were asked for, by the number of their attempt."""
+        found: dict[int, list[DagRun]] = defaultdict(list)
+        for run in self._airflow.runs(dag_id, run_id_prefix_pattern=run_id):
+            own = re.fullmatch(rf"{run_id}__([0-9]+)__.+", run.dag_run_id)
+            if own:
+                found[int(own[1])].append(run)
+        return found
 
-    def _to_ask_for(self, task: Task) -> Sequence[str]:
-        """The partitions that need a run of their own. Where a scheduled run waits for its data, that is let go."""
-        if task.trigger == "onboarding":
-            # It looks back by itself, over as many as its windows hold.
-            return task.partitions[-1:]
+    def _let_go(self, key: str, dag_id: str, partition: str) -> Sequence[str]:
+        """The partitions whose runs waited for a task's data and were let go; ``partition`` is the task's newest."""
+        blob = self._store.get(ready_key(dag_id, partition))
+        owner, *partitions = blob.data.decode(errors="replace").split("\n") if blob else ("",)
+        return partitions if owner == key else []
+
+    def _of_timetable(self, dag_id: str, partition: str) -> list[DagRun]:
+        found = self._airflow.runs(dag_id, run_type=SCHEDULED, partition_key_prefix_pattern=partition)
+        return [run for run in found if run.partition_key == partition]
+
+    def _ended_for_good(self, run: DagRun) -> bool:
+        """Whether trying again would find the same: it is through, or its data is bad."""
+        if run.state == "success":
+            return True
+        failed = self._airflow.failed_tasks(run)
+        return bool(failed) and all(task.failed_for_good for task in failed)
+
+    def request(self, tasks: Iterable[Task]) -> Requested:
+        """Have tasks done: runs that wait for their data are let go, others are asked for.
+
+        What a DAG that is not there yet was to do is asked for again at the next look. Raises InfrastructureError when
+        Airflow does not take all of it, after it was asked for the rest.
+        """
+        asks, let_go = list[_Ask](), 0
+        for task in tasks:
+            waiting = self._waiting(task)
+            partitions = [each for each in _partitions(task) if each not in waiting]
+            asks += [_Ask(task, each, len(partitions)) for each in partitions]
+            if task.trigger == "arrival":
+                self._tell(task, waiting)
+            let_go += len(waiting)
+        taken = _at_once(self._ask, asks)
+        refused = [each for each in taken if isinstance(each, InfrastructureError)]
+        if refused:
+            raise InfrastructureError(f"{len(refused)} of {len(asks)} runs were not taken. {refused[0]}")
+        return Requested(sum(each is True for each in taken), let_go)
+
+    def _waiting(self, task: Task) -> Sequence[str]:
+        """The partitions of an arrival whose runs wait for their data, and have not been told of any yet."""
         if task.trigger != "arrival" or task.attempt > 1:
-            return task.partitions
+            return []
+        dag_id = self._dags[task.model, task.version]
+        unfinished = {run.partition_key for run in self._airflow.runs(dag_id, state=UNFINISHED, run_type=SCHEDULED)}
+        waiting = [each for each in task.partitions if each in unfinished]
+        return [each for each in waiting if self._store.head(ready_key(dag_id, each)) is None]
+
+    def _tell(self, task: Task, waiting: Sequence[str]) -> None:
+        """Say that data is there, also to runs that the timetable has yet to make. The task's newest comes last."""
         dag_id = self._dags[task.model, task.version]
         for partition in task.partitions:
-            self._store.put(ready_key(dag_id, partition), task.key.encode())
-        waiting = {run.partition_key for run in self._airflow.runs(dag_id, state=UNFINISHED) if _scheduled(run)}
-        return [each for each in task.partitions if each not in waiting]
+            self._store.put(ready_key(dag_id, partition), "\n".join([task.key, *waiting]).encode())
 
-    def _ask(self, task: Task, partition: str, partitions: int) -> bool:
-        dag_id = self._dags[task.model, task.version]
-        run_id = f"{PREFIX}{_short(task.key)}__{task.attempt}__{layout.encoded(partition)}"
-        return self._airflow.run(dag_id, run_id, partition, {"reason": task.trigger, "partitions": partitions})
+    def _ask(self, ask: _Ask) -> bool | InfrastructureError:
+        task = ask.task
+        run_id = f"{_run_id(task.key)}__{task.attempt}__{layout.encoded(ask.partition)}"
+        conf = {"reason": task.trigger, "runs": ask.runs}
+        try:
+            return self._airflow.run(self._dags[task.model, task.version], run_id, ask.partition, conf)
+        except InfrastructureError as error:
+            # One DAG that Airflow cannot read is not to keep others from theirs.
+            return error
 
     def let_go(self, done: Mapping[Name, Collection[str]]) -> None:
-        """Let scheduled runs go whose partitions are done, as after a backfill: they find nothing left to do."""
-        for run in self._airflow.runs(state=UNFINISHED):
-            name, partition = self._names.get(run.dag_id), run.partition_key
-            if _scheduled(run) and name is not None and partition is not None and partition in done.get(name, ()):
-                self._store.put_if_absent(ready_key(run.dag_id, partition), b"done")
+        """Let runs end that wait for partitions that are done, as after a backfill or onboarding."""
+        fresh = [
+            (name, partition)
+            for name, partitions in done.items()
+            if name in self._dags
+            for partition in set(partitions) - self._told.get(name, set())
+        ]
+        _at_once(lambda each: self._store.put_if_absent(ready_key(self._dags[each[0]], each[1]), DONE), fresh)
+        self._told = {name: set(partitions) for name, partitions in done.items()}
 
 
-def _short(key: str) -> str:
-    return content_digest(key)[:24]
+def _partitions(task: Task) -> Sequence[str]:
+    """Those that need a run. That of onboarding looks back by itself, over as many as its windows hold."""
+    return task.partitions[-1:] if task.trigger == "onboarding" else task.partitions
 
 
-def _scheduled(run: DagRun) -> bool:
-    return run.run_type == "scheduled"
+def _run_id(key: str) -> str:
+    return f"{PREFIX}{content_digest(key)[:24]}"
 
 
-def _ended(runs: Iterable[DagRun]) -> datetime:
-    return max((run.end_date for run in runs if run.end_date is not None), default=datetime.now(UTC))
+def _at_once(function: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(function, items))

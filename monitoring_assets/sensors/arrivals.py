@@ -61,8 +61,11 @@ def _left_to_airflow(watch: Watch, airflow: AirflowRuns | None, instance: dg.Dag
         tasks = watch.tick(DagsterRuns(instance))
         return f"{len(tasks)} runs are for airflow to start: set SCOREWATCH_AIRFLOW_URL"
     tasks = watch.tick(airflow)
-    airflow.let_go(watch.done)
-    return f"{airflow.request(tasks)} runs were asked for in airflow"
+    try:
+        done = airflow.request(tasks)
+    finally:
+        airflow.let_go(watch.done)
+    return f"in airflow {done.asked_for} runs were asked for, and {done.let_go} that waited were let go"
 
 
 def run_request(task: Task) -> dg.RunRequest:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_bridge.ready import ready_key
+from airflow_bridge.ready import DONE, ready_key
 from airflow_bridge.schema import encode
 from resources.errors import BadInput
 from resources.object_store import open_store
@@ -56,6 +56,25 @@ def test_data_that_is_there_is_not_waited_for(inside: Inside, store_uri: str) ->
 
     assert (found["events"], found["asked"]) == (SUCCESS, 1)
     assert found["log"][0] == f"INFO Waiting for {store_uri}/airflow/ready/ke/2026-01-31."
+
+
+def test_a_run_whose_partition_was_done_in_another_way_is_skipped(inside: Inside, store_uri: str) -> None:
+    open_store(store_uri).put(ready_key("ke", "2026-01-31"), DONE)
+    found = inside("waits.run", store_uri=store_uri, partition="2026-01-31", lands_after=100)
+
+    assert found["events"] == ["TaskSkippedEvent"]
+    assert re.search("2026-01-31 is done already.*by hand", found["log"][-1])
+
+
+@pytest.mark.parametrize("run_type", ["manual", "backfill", "asset_materialization"])
+def test_a_run_that_somebody_asked_for_waits_for_nothing_and_is_not_skipped(
+    inside: Inside, store_uri: str, run_type: str
+) -> None:
+    open_store(store_uri).put(ready_key("ke", "2026-01-31"), DONE)
+    for partition in ("2026-01-31", "2026-02-01"):
+        found = inside("waits.run", store_uri=store_uri, partition=partition, run_type=run_type, lands_after=100)
+
+        assert (found["events"], found["asked"]) == (SUCCESS, 0)
 
 
 def test_the_wait_ends_when_the_data_lands(inside: Inside, store_uri: str) -> None:
@@ -161,6 +180,8 @@ def test_where_there_is_no_triggerer_the_sensor_asks_itself(inside: Inside, stor
     assert inside("waits.poked", partition="2026-01-31", **asked) is True
     assert inside("waits.poked", partition="2026-02-01", **asked) is False
     assert inside("waits.poked", partition="2026-02-01", run_type="backfill", **asked) is True
+    open_store(store_uri).put(ready_key(plan().dag_id, "2026-01-31"), DONE)
+    assert "2026-01-31 is done already" in inside("waits.poked", partition="2026-01-31", **asked)
 
 
 def test_a_run_that_somebody_asked_for_waits_for_nothing(inside: Inside) -> None:

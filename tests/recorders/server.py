@@ -50,13 +50,13 @@ class Recorder:
         """Listen; before that connections are refused."""
         recorder = self
 
-        class Handler(_Handler):
+        class Own(Handler):
             def serve(self, content: bytes) -> None:
                 answer = recorder._answer(Request(self.command, self.path, self.headers, content))
                 if answer:
                     self.reply(answer)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Own)
         self._server.daemon_threads = False  # so that closing waits for them
         self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -104,7 +104,7 @@ def _taken(service: PagerDutyRecorder | DatadogRecorder, request: Request) -> An
         return Answer(500, {"errors": [repr(error)]})
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """HTTP/1.0: a connection for each request, which ends without an answer unless `reply` gives one."""
 
     def serve(self, content: bytes) -> None:

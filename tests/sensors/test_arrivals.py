@@ -11,17 +11,27 @@ import dagster as dg
 import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
+from airflow_bridge.ready import DONE, ready_key
+from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import Task
+from monitoring_assets.assets import pipeline
 from monitoring_assets.assets.events import asset_key
 from monitoring_assets.assets.factory import OUTCOME_TAG, RESOURCE, TRIGGER_TAG, WORK_TAG, Work, group
 from monitoring_assets.assets.pipeline import ORDER
+from monitoring_assets.exporting import REASONS
 from monitoring_assets.fleet import Fleet, scan
 from monitoring_assets.instance import open_instance
+from monitoring_assets.onboarding import pinned
 from monitoring_assets.results import Result
 from monitoring_assets.sensors.arrivals import DagsterRuns, arrivals_sensor, run_request
+from resources.airflow import UNFINISHED as UNFINISHED_IN_AIRFLOW
+from resources.errors import InfrastructureError
+from tests.recorders.airflow import AirflowRecorder
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 NAME = ("ke-nano-loan", "1.0.0")
+DAG = "ke_nano_loan__1_0_0"
+NOTHING = "0 runs were asked for, and 0 that waited were let go"
 STATUS = dg.DagsterRunStatus
 ORIGIN = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("models"), "repository"), "job")
 UNFINISHED = (STATUS.QUEUED, STATUS.NOT_STARTED, STATUS.STARTING, STATUS.STARTED, STATUS.CANCELING)
@@ -132,7 +142,7 @@ class World:
     Dagster's clock is the machine's, so that the lender's is the machine's too when it begins.
     """
 
-    def __init__(self, lender: Any, instance: dg.DagsterInstance, orchestrator: str = "dagster") -> None:
+    def __init__(self, lender: Any, instance: dg.DagsterInstance, **settings: Any) -> None:
         self.lender, self.instance = lender, instance
         lender.now = datetime.now(UTC)
         self.newest = str(lender.now.date() - DAY)
@@ -140,12 +150,12 @@ class World:
         lender.onboard(precomputed=True, partitions={"every": "day", "timezone": "UTC", "start": first})
         deployed = lender.now - 3 * DAY
         os.utime(lender.registry.location("ke-nano-loan/1.0.0/model.yaml"), (deployed.timestamp(),) * 2)
-        settings = lender.settings.model_copy(update={"orchestrator": orchestrator})
-        members = list(scan(settings, Fleet()).fleet.members)
-        [member] = members
+        self.settings = lender.settings.model_copy(update=settings)
+        self.members = list(scan(self.settings, Fleet()).fleet.members)
+        [member] = self.members
         self.assets = group(member.manifest, member.digest, member.files)
-        self.work = {RESOURCE: Work(settings, lender.clock)}
-        self.sensor = arrivals_sensor(settings, members, lender.clock)
+        self.work = {RESOURCE: Work(self.settings, lender.clock)}
+        self.sensor = arrivals_sensor(self.settings, self.members, lender.clock)
 
     def evaluate(self) -> Any:
         definitions = dg.Definitions(assets=self.assets, sensors=[self.sensor], resources=self.work)
@@ -221,7 +231,145 @@ def test_a_run_that_died_of_infrastructure_is_tried_again_as_another_one(
     assert [each.status for each in world.results(world.newest, "psi")] == ["ok"]
 
 
-def test_with_airflow_it_detects_and_asks_dagster_for_nothing(lender: Any, instance: dg.DagsterInstance) -> None:
+@pytest.fixture
+def service() -> Iterator[AirflowRecorder]:
+    recorder = AirflowRecorder()
+    recorder.dags.add(DAG)
+    recorder.start()
+    yield recorder
+    recorder.stop()
+    assert recorder.problems == []
+
+
+class AirflowWorld(World):
+    """The same where Airflow schedules."""
+
+    def __init__(self, lender: Any, instance: dg.DagsterInstance, service: AirflowRecorder, **settings: Any) -> None:
+        super().__init__(lender, instance, orchestrator="airflow", airflow_url=service.url, **settings)
+        self.service = service
+
+    def tick(self) -> list[str]:
+        """One tick, which starts no run in Dagster; what it says."""
+        found = self.evaluate()
+        assert found.run_requests == []
+        assert self.instance.get_runs() == []
+        self.lender.now += timedelta(seconds=6)
+        return [found.skip_message.removeprefix("in airflow ")]
+
+    def work_off(self) -> list[tuple[str, str]]:
+        """Do the work of Airflow's runs that do not wait for data; their triggers and partitions."""
+        done = []
+        for run in self.service.runs:
+            partition, reason = run["partition_key"], run["conf"].get("reason", run["run_type"])
+            waits = run["run_type"] == "scheduled" and self.lender.store.get(ready_key(DAG, partition)) is None
+            if run["state"] in UNFINISHED_IN_AIRFLOW and not waits:
+                version = pinned(self.settings, self.members[0].digest, self.lender.clock)
+                blocked = [
+                    each.outcome
+                    for recorded in pipeline.run(version, ORDER, [partition], trigger=REASONS[reason])
+                    for each in recorded
+                    if each.outcome.state == "blocked"
+                ]
+                self.service.end(run, "failed" if blocked else "success", self.lender.now, tries_left=3)
+                done.append((reason, partition))
+        return done
+
+
+def test_with_airflow_a_run_that_waits_is_let_go_and_a_correction_is_asked_for(
+    lender: Any, instance: dg.DagsterInstance, service: AirflowRecorder
+) -> None:
+    world = AirflowWorld(lender, instance, service)
+    service.add(DAG, world.newest)
+    assert world.tick() == [NOTHING]
+    assert world.work_off() == []
+    lender.land(world.newest, at=lender.now - MINUTE)
+    lender.now += timedelta(seconds=6)
+    assert world.tick() == ["0 runs were asked for, and 1 that waited were let go"]
+    assert world.tick() == [NOTHING], "it is at work"
+    assert world.work_off() == [("scheduled", world.newest)]
+    lender.now += HOUR
+    assert [world.tick() for _ in range(2)] == [[NOTHING]] * 2
+    lender.land(world.newest, lender.rows("another", 60), at=lender.now)
+    lender.now += HOUR
+    assert world.tick() == ["1 runs were asked for, and 0 that waited were let go"]
+    assert world.work_off() == [("arrival", world.newest)]
+    assert [world.tick() for _ in range(2)] == [[NOTHING]] * 2
+    assert [(each.live, each.trigger) for each in world.results(world.newest, "psi")] == [(True, "arrival")] * 2
+
+
+def test_with_airflow_bad_data_is_not_asked_for_again_until_it_is_corrected(
+    lender: Any, instance: dg.DagsterInstance, service: AirflowRecorder
+) -> None:
+    world = AirflowWorld(lender, instance, service)
+    lender.land(world.newest, b"no Parquet", at=lender.now - MINUTE)
+    world.tick()
+    assert world.work_off() == [("arrival", world.newest)]
+    lender.now += HOUR
+    assert [world.tick() for _ in range(3)] == [[NOTHING]] * 3
+    lender.land(world.newest)
+    lender.now += HOUR
+    world.tick()
+    assert world.work_off() == [("arrival", world.newest)]
+    assert [each.status for each in world.results(world.newest, "psi")] == ["insufficient_data", "ok"]
+
+
+def test_with_airflow_what_failed_of_infrastructure_is_asked_for_again(
+    lender: Any, instance: dg.DagsterInstance, service: AirflowRecorder
+) -> None:
+    world = AirflowWorld(lender, instance, service)
+    service.add(DAG, world.newest)
+    lender.land(world.newest, at=lender.now - MINUTE)
+    world.tick()
+    service.end(service.runs[0], "failed", lender.now, tries_left=0)
+    assert world.tick() == [NOTHING]
+    lender.now += MINUTE
+    assert world.tick() == ["1 runs were asked for, and 0 that waited were let go"]
+    assert world.work_off() == [("arrival", world.newest)]
+    assert world.tick() == [NOTHING]
+
+
+def test_with_airflow_a_run_that_waits_for_what_a_backfill_made_ends_without_work(
+    lender: Any, instance: dg.DagsterInstance, service: AirflowRecorder
+) -> None:
+    world = AirflowWorld(lender, instance, service)
+    service.add(DAG, world.newest)
+    lender.land(world.newest, at=lender.now - MINUTE)
+    version = pinned(world.settings, world.members[0].digest, lender.clock)
+    for _ in pipeline.run(version, ORDER, [world.newest], trigger="arrival"):
+        pass
+    world.tick()
+    lender.now += HOUR
+    world.tick()
+    assert lender.store.get(ready_key(DAG, world.newest)).data == DONE
+    assert service.asked_for() == []
+
+
+def test_with_an_airflow_that_is_down_the_tick_fails_and_the_next_one_asks(
+    lender: Any, instance: dg.DagsterInstance, service: AirflowRecorder
+) -> None:
+    world = AirflowWorld(lender, instance, service)
+    lender.land(world.newest, at=lender.now - MINUTE)
+    service.stop()
+    with pytest.raises(InfrastructureError, match=f"Airflow at {service.url} did not answer"):
+        world.evaluate()
+    service.start()
+    assert world.tick() == ["1 runs were asked for, and 0 that waited were let go"]
+
+
+def test_whoever_schedules_says_the_store_and_not_this_process(
+    lender: Any, instance: dg.DagsterInstance, service: AirflowRecorder
+) -> None:
+    world = World(lender, instance, airflow_url=service.url)
+    lender.store.put(layout.scheduler(), b"airflow")
+    lender.land(world.newest, at=lender.now - MINUTE)
+    assert world.evaluate().run_requests == []
+    assert [run["partition_key"] for run in service.runs] == [world.newest]
+    lender.store.put(layout.scheduler(), b"dagster")
+    lender.now += MINUTE
+    assert len(world.evaluate().run_requests) == 1
+
+
+def test_with_airflow_and_no_address_of_it_the_tick_says_what_to_set(lender: Any, instance: dg.DagsterInstance) -> None:
     world = World(lender, instance, orchestrator="airflow")
     lender.land(world.newest, at=lender.now - MINUTE)
     found = world.evaluate()

@@ -16,14 +16,14 @@ from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.jobs.triggerer_job_runner import TriggerRunner
 from airflow.models.trigger import Trigger
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_bridge import render, waiting
 from airflow_bridge.config import Config
 from airflow_bridge.schema import DagPlan
 from resources.errors import InfrastructureError
-from resources.object_store import ObjectInfo, ObjectStore, open_store
+from resources.object_store import Blob, ObjectStore, open_store
 
 
 class Watched:
@@ -35,14 +35,14 @@ class Watched:
         self.asked = 0
         self.threads: set[str] = set()
 
-    def head(self, key: str) -> ObjectInfo | None:
+    def get(self, key: str) -> Blob | None:
         self.asked += 1
         self.threads.add(threading.current_thread().name)
         if self.asked in self._failing:
             raise InfrastructureError("the store has a bad day")
         if self.asked > self._lands_after:
             self._store.put(key, b"a digest")
-        return self._store.head(key)
+        return self._store.get(key)
 
 
 class _Log(logging.Handler):
@@ -55,13 +55,17 @@ class _Log(logging.Handler):
 
 
 def run(
-    store_uri: str | None, partition: str, failing: list[int] | None = None, lands_after: int = 0
+    store_uri: str | None,
+    partition: str,
+    run_type: str = waiting.SCHEDULED,
+    failing: list[int] | None = None,
+    lands_after: int = 0,
 ) -> dict[str, Any]:
     """How the trigger ends, and what it says. The polls are not apart here."""
     watched = Watched(open_store(store_uri), failing or [], lands_after) if store_uri else None
     waiting._store.cache_clear()
     found, pause = waiting._store, waiting.POLL_S
-    trigger = waiting.DataTrigger(**waiting.DataTrigger("ke", partition).serialize()[1])
+    trigger = waiting.DataTrigger(**waiting.DataTrigger("ke", partition, run_type).serialize()[1])
     trigger._log, log = logging.Logger("trigger", logging.INFO), _Log()
     trigger._log.addHandler(log)
     waiting.POLL_S = 0
@@ -149,8 +153,8 @@ def failed(plan: dict[str, Any], reason: str) -> dict[str, str]:
     raise AssertionError("it did not fail")
 
 
-def poked(plan: dict[str, Any], store_uri: str, partition: str, run_type: str = "scheduled") -> bool:
-    """What the sensor says where there is no triggerer."""
+def poked(plan: dict[str, Any], store_uri: str, partition: str, run_type: str = "scheduled") -> bool | str:
+    """What the sensor says where there is no triggerer: whether the data is there, or why there is nothing to do."""
     task = _dag(plan).get_task(waiting.TASK_ID)
     context = {"partition_key": partition, "dag_run": SimpleNamespace(run_type=run_type)}
     task.render_template_fields(context)
@@ -158,5 +162,7 @@ def poked(plan: dict[str, Any], store_uri: str, partition: str, run_type: str = 
     waiting._store = lambda: open_store(store_uri)
     try:
         return bool(task.poke(context))
+    except AirflowSkipException as skipped:
+        return str(skipped)
     finally:
         waiting._store = found
