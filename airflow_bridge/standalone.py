@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,18 +20,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
+import psutil  # type: ignore[import-untyped]  # Airflow brings it
+
+from airflow_bridge.export import CURRENT, plan_key, set_key
+from airflow_bridge.schema import DagPlan, PlanSet, decode
+from resources.errors import ScorewatchError
+from resources.object_store import ObjectStore, open_store
 
 COMPONENTS = {
     "api-server": ("api-server", "--workers", "1"),
-    "scheduler": ("scheduler",),
+    # The servers of logs would listen on all addresses, and here everybody reads the files.
+    "scheduler": ("scheduler", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
-    "triggerer": ("triggerer",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
 }
 READY_S = 180.0
 GRACE_S = 20.0
 AGAIN_S = 2.0
 REFRESH_S = 5
 BUNDLE = "scorewatch"
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,18 +49,25 @@ BUNDLE = "scorewatch"
 @click.option("--port", default=8080, show_default=True, help="Of the web interface and the REST API.")
 def main(store: str, home: Path, command: str, port: int) -> None:
     """Run Airflow's components until Ctrl-C, which ends all of them; one that dies is started again."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    url = f"http://127.0.0.1:{port}"
+    for number in STOP:
+        signal.signal(number, _stop)
+    _check_free(port)
+    try:
+        how = how_to_run_one(open_store(store, s3_endpoint=os.environ.get("SCOREWATCH_S3_ENDPOINT")), url)
+    except (ScorewatchError, ValueError) as error:
+        raise click.ClickException(f"{store} cannot be read: {error}") from error
     environ = environment(store, home.absolute(), command, port, os.environ)
     logs = home.absolute() / "output"
     logs.mkdir(parents=True, exist_ok=True)
-    url = f"http://127.0.0.1:{port}"
     try:
         click.echo("preparing Airflow's database …")
         subprocess.run([*_airflow(), "db", "migrate"], env=environ, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
         with _running(environ, logs) as processes:
             click.echo("starting Airflow …")
             _await(url, processes)
-            click.echo(f"Airflow is up: {url} (Ctrl-C stops it; what it says is in {logs})")
+            click.echo(f"Airflow is up: {url}\n  logs: {logs}\n  stop: Ctrl-C")
+            click.echo(how)
             while True:
                 time.sleep(AGAIN_S)
                 _start_missing(processes, environ, logs)
@@ -59,6 +75,13 @@ def main(store: str, home: Path, command: str, port: int) -> None:
         click.echo("stopped")
     except subprocess.CalledProcessError as error:
         raise click.ClickException(f"Airflow's database cannot be prepared: exit code {error.returncode}.") from error
+
+
+def _stop(*_: object) -> None:
+    """Once: another Ctrl-C would leave behind what the first one has not ended yet."""
+    for number in STOP:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def environment(store: str, home: Path, command: str, port: int, environ: Mapping[str, str]) -> dict[str, str]:
@@ -88,7 +111,8 @@ def environment(store: str, home: Path, command: str, port: int, environ: Mappin
         "API__BASE_URL": url,
         "API__SECRET_KEY": _secret(home / "session.key"),
         "API_AUTH__JWT_SECRET": _secret(home / "token.key"),
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        # SQLite lets one write at a time, and of the 5 seconds that others wait by default a busy machine takes more.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
         "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
         "DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": str(REFRESH_S),
@@ -96,6 +120,8 @@ def environment(store: str, home: Path, command: str, port: int, environ: Mappin
         "SCOREWATCH__COMMAND": command,
         "SCOREWATCH__STORE_URI": store,
         "SCOREWATCH__SHARDS": "2",
+        # A scheduler that was killed is started again at once; what it had queued would wait for five minutes.
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
         "TRIGGERER__CAPACITY": "1000",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
         # Of 5 seconds a finished task would hold its slot for all.
@@ -113,6 +139,39 @@ def _secret(file: Path) -> str:
     return file.read_text(encoding="ascii")
 
 
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        # Connections of the last time that are not over yet do not matter.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise click.ClickException(
+                f"127.0.0.1:{port} cannot be listened on: {error.strerror}. Stop what is there, or give another --port."
+            ) from error
+
+
+def how_to_run_one(store: ObjectStore, url: str) -> str:
+    """For the first of the DAGs that were exported, so that the line works as it is."""
+    plan = _first_plan(store)
+    if plan is None:
+        return "  There are no DAGs yet: scorewatch export-dags makes them."
+    key = plan.partitions.start.strftime(plan.partitions.key_format)
+    body = json.dumps({"logical_date": None, "partition_key": key})
+    return f"""\
+  run a partition: open a DAG, Trigger, Advanced Options, Partition Key such as {key}; or
+    curl --oauth2-bearer "$(curl -s {url}/auth/token | cut -d'"' -f4)" --json '{body}' \\
+      {url}/api/v2/dags/{plan.dag_id}/dagRuns"""
+
+
+def _first_plan(store: ObjectStore) -> DagPlan | None:
+    current = store.get(CURRENT)
+    found = current and store.get(set_key(json.loads(current.data)["set"]))
+    plans = PlanSet.model_validate_json(found.data).plans if found else {}
+    first = store.get(plan_key(plans[min(plans)])) if plans else None
+    return decode(first.data, plans[min(plans)]) if first else None
+
+
 def _airflow() -> list[str]:
     return [sys.executable, "-m", "airflow"]
 
@@ -125,12 +184,14 @@ def _running(environ: Mapping[str, str], logs: Path) -> Iterator[dict[str, subpr
         _start_missing(processes, environ, logs)
         yield processes
     finally:
-        for process in processes.values():
-            _signal(process, signal.SIGTERM)
-        end = time.monotonic() + GRACE_S
-        for process in processes.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, end - time.monotonic()))
+        # The runners of tasks have groups of their own, and lose their parents before they end.
+        family = psutil.Process().children(recursive=True)
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
+        for left in psutil.wait_procs(family, GRACE_S)[1]:
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
         for process in processes.values():
             _signal(process, signal.SIGKILL)
             process.wait()
