@@ -34,7 +34,7 @@ airflow: $(VENV)/.demo $(AIRFLOW)/.done ## start Airflow, with the demo's models
 	    --store "$$SCOREWATCH_STORE" --home "$$home/airflow" --command "$(abspath $(VENV)/bin/scorewatch)"
 
 test: lint ## check everything: format, lint, types, import rules, tests
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev ## only format, lint, types and import rules
 	$(VENV)/bin/ruff format --check --output-format concise .

@@ -13,17 +13,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from monitoring_assets import layout
+from monitoring_assets.instance import alive
 from monitoring_assets.version import Clock
 from resources.errors import InfrastructureError, ScorewatchError
 from resources.object_store import ObjectStore
 
 LASTS = timedelta(seconds=60)
-"""A lease that nobody renewed for so long is of a process that is gone."""
+"""A lease that nobody renewed for so long is of a process that is gone; one of this machine need not be waited for."""
 RENEWED_S = 20.0
 PATIENCE_S = 90.0
 """Longer than a lease of a killed process lasts; whoever is at it still will be for a while."""
@@ -31,14 +32,20 @@ POLL_S = 1.0
 
 
 class Lease(BaseModel):
-    """Who is at it, for messages, until when, and which one it is."""
+    """Which process is at it, until when, and which lease it is."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    holder: str
+    host: str
+    process: int
     since: AwareDatetime
     until: AwareDatetime
     token: str
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it keeps others away."""
+        # One from far in the future is of a clock that was wrong.
+        return now < self.until <= now + 2 * LASTS and (self.host != socket.gethostname() or alive(self.process))
 
 
 class Leases:
@@ -59,9 +66,9 @@ class Leases:
             other = self._read(key)[0]
             if time.monotonic() >= end and other is not None:
                 raise InfrastructureError(
-                    f"{self._model} {self._version}, {asset} of {partition}: {other.holder} is at it since "
-                    f"{other.since:%Y-%m-%d %H:%M:%S} UTC. Run it again when that is done: finished work is not done "
-                    "twice."
+                    f"{self._model} {self._version}, {asset} of {partition}: process {other.process} on {other.host} "
+                    f"is at it since {other.since:%Y-%m-%d %H:%M:%S} UTC. Run it again when that is done: finished "
+                    "work is not done twice."
                 )
             time.sleep(POLL_S)
         renewing = _Renewal(lambda: self._renewed(key, held))
@@ -75,10 +82,10 @@ class Leases:
         """The lease, if nobody else holds it."""
         found, etag = self._read(key)
         now = self._clock()
-        # A lease from far in the future is of a clock that was wrong.
-        if found is not None and now < found.until <= now + 2 * LASTS:
+        if found is not None and found.holds(now):
             return None
-        mine = Lease(holder=_me(), since=now, until=now + LASTS, token=uuid.uuid4().hex)
+        token = uuid.uuid4().hex
+        mine = Lease(host=socket.gethostname(), process=os.getpid(), since=now, until=now + LASTS, token=token)
         return mine if self._store.compare_and_swap(key, _stored(mine), etag) is not None else None
 
     def _give_back(self, key: str, held: Lease) -> None:
@@ -126,10 +133,6 @@ class _Renewal:
     def stop(self) -> None:
         self._stopped.set()
         self._timer.cancel()
-
-
-def _me() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _stored(lease: Lease) -> bytes:

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def car_loan_data() -> CarLoan:
     """NannyML's car-loan files, from SCOREWATCH_DEMO_CACHE or the repository's own (git-ignored) cache."""

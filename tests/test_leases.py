@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -90,12 +94,23 @@ def test_whoever_waits_goes_on_when_the_lease_is_given_back(
 def test_a_lease_that_ran_out_or_is_of_a_wrong_clock_holds_nobody_up(
     store: LocalStore, clock: Clock, ahead: timedelta
 ) -> None:
-    gone = Lease(holder="process 1 on gone", since=clock.now, until=clock.now + ahead, token="x")
+    gone = Lease(host="gone", process=1, since=clock.now, until=clock.now + ahead, token="x")
     store.put(KEY, gone.model_dump_json().encode())
     with of(store, clock).hold("features", DAY, patience_s=0):
         found = kept(store)
         assert found is not None
         assert found.token != "x"
+
+
+def test_a_lease_of_a_process_of_this_machine_that_was_killed_holds_nobody_up(store: LocalStore, clock: Clock) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    for host, waits in ((socket.gethostname(), False), ("another", True)):
+        left = Lease(host=host, process=ended.pid, since=clock.now, until=clock.now + LASTS, token="x")
+        store.put(KEY, left.model_dump_json().encode())
+        expected = pytest.raises(InfrastructureError) if waits else nullcontext()
+        with expected, of(store, clock).hold("features", DAY, patience_s=0):
+            pass
 
 
 def test_a_damaged_lease_holds_nobody_up(store: LocalStore, clock: Clock) -> None:
@@ -127,6 +142,6 @@ def test_a_lease_is_renewed_while_the_work_lasts(
 def test_a_lease_that_another_took_over_is_not_taken_from_it(store: LocalStore, clock: Clock) -> None:
     with of(store, clock).hold("features", DAY):
         clock.now += 2 * LASTS
-        other = Lease(holder="process 2", since=clock.now, until=clock.now + LASTS, token="other")
+        other = Lease(host="another", process=2, since=clock.now, until=clock.now + LASTS, token="other")
         store.put(KEY, other.model_dump_json().encode())
     assert kept(store) == other

@@ -131,15 +131,15 @@ def test_a_run_of_no_partition_fails_for_good_before_anything_is_started(
 
 def test_the_runner_sees_nothing_of_airflows_own_environment(inside: Inside, runner: Callable[[str], str]) -> None:
     environ = {
-        "AIRFLOW__CORE__FERNET_KEY": "secret",
-        "AIRFLOW_CONN_WAREHOUSE": "postgres://user:secret@db",
+        "AIRFLOW__CORE__FERNET_KEY": "of-airflow-alone",
+        "AIRFLOW_CONN_WAREHOUSE": "postgres://user:of-airflow-alone@db",
         "_AIRFLOW_PROCESS_CONTEXT": "client",
-        "__AIRFLOW_SUPERVISOR": "secret",
+        "__AIRFLOW_SUPERVISOR": "of-airflow-alone",
         "SCOREWATCH_STORE": "s3://scores",
         "AWS_REGION": "af-south-1",
         "DAGSTER_HOME": "/srv/dagster",
     }
-    code = "print(sorted(name for name in os.environ if 'AIRFLOW' in name or 'secret' in os.environ[name]))"
+    code = "print(sorted(name for name in os.environ if 'AIRFLOW' in name or 'of-airflow-alone' in os.environ[name]))"
     shown = "print(os.environ['SCOREWATCH_STORE'], os.environ['AWS_REGION'], os.environ['DAGSTER_HOME'])"
     found = inside("processes.run", command=runner(f"{code}\n{shown}"), arguments=["run"], environ=environ)
 
