@@ -24,12 +24,6 @@ class BadInput(ScorewatchError):
     exit_code = EXIT_BAD_INPUT
 
 
-class BlockingCheckFailed(ScorewatchError):
-    """A blocking quality check failed; its result was written before this was raised."""
-
-    exit_code = EXIT_BLOCKED
-
-
 class InfrastructureError(ScorewatchError):
     """A store, a database or a network did not do its part; the same call may succeed later."""
 
