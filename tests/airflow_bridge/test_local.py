@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def test_a_task_that_is_ended_takes_the_runner_and_its_children_along(
 
     assert found["raised"] == raised
     assert found["reaped"]
-    assert [pid for pid in _family(found) if _alive(pid)] == []
+    assert _left(found) == []
 
 
 def test_a_runner_that_was_interrupted_tells_why_before_it_ends(inside: Inside, runner: Callable[[str], str]) -> None:
@@ -188,14 +189,14 @@ def test_a_runner_that_does_not_end_is_killed_before_airflow_kills_the_task(
 
     assert _matches(found, "exit code 137")
     assert found["seconds"] < 4
-    assert [pid for pid in _family(found) if _alive(pid)] == []
+    assert _left(found) == []
 
 
 def test_what_the_runner_leaves_running_ends_with_it(inside: Inside, runner: Callable[[str], str]) -> None:
     found = inside("processes.run", command=runner(FAMILY), arguments=["run"])
 
     assert found["raised"] is None
-    assert [pid for pid in _family(found) if _alive(pid)] == []
+    assert _left(found) == []
 
 
 def test_on_one_machine_kubernetes_is_not_imported(airflow_python: Path) -> None:
@@ -215,6 +216,14 @@ def _family(found: dict[str, Any]) -> list[int]:
     assert len(pids) == 2
     assert found["seconds"] < ALARM_S / 2, "they ended by themselves"
     return pids
+
+
+def _left(found: dict[str, Any]) -> list[int]:
+    """Which of them live on: a process that was killed may take a moment to end."""
+    pids, end = _family(found), time.monotonic() + 5
+    while (left := [pid for pid in pids if _alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.01)
+    return left
 
 
 def _alive(pid: int) -> bool:
