@@ -34,6 +34,7 @@ airflow: $(VENV)/.demo $(AIRFLOW)/.done ## start Airflow, with the demo's models
 	    --store "$$SCOREWATCH_STORE" --home "$$home/airflow" --command "$(abspath $(VENV)/bin/scorewatch)"
 
 test: lint ## check everything: format, lint, types, import rules, tests
+	@sh tests/postgres.sh
 	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev ## only format, lint, types and import rules
@@ -53,7 +54,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo 'installing Scorewatch and what its tests need into $(VENV) (minutes the first time) …'
-	@$(INSTALL) '.[monitoring,ui,demo,dev]'
+	@$(INSTALL) '.[monitoring,ui,demo,postgres,kubernetes,dev]'
 	@touch $@ $(VENV)/.demo
 
 # It is made whole or not at all: an environment of another Python or of older pins is not worth mending.

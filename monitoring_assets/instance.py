@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from monitoring_assets import postgres
 from monitoring_assets.version import ModelVersion
+from resources.errors import BadInput, InfrastructureError
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,35 +48,89 @@ retention:
       skipped: 1
       success: 90
 """
+IN_POSTGRES = """\
+storage:
+  postgres:
+    postgres_url:
+      env: SCOREWATCH_POSTGRES_URL
+    # `scorewatch storage migrate` creates them: several processes at once would get into each other's way.
+    should_autocreate_tables: false
+defs_state_storage:
+  module: monitoring_assets.shared_state
+  class: StoreState
+"""
 # Dagit does not show tags of this prefix.
 HOST_TAG, PROCESS_TAG = ".dagster/scorewatch-host", ".dagster/scorewatch-process"
 
 
 def prepare_instance(settings: Settings) -> None:
-    """Create the instance's folder and configuration if there are none, and let Dagster know where they are."""
+    """Create the instance's folder and configuration if there are none, and let Dagster know where they are.
+
+    Raises BadInput for a configuration that does not use the database that the settings name.
+    """
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    place, content = settings.dagster_home / "dagster.yaml", DAGSTER_YAML.format(runs=max(2, os.cpu_count() or 2))
+    if settings.postgres_url is not None:
+        content += IN_POSTGRES
+        # Dagster reads the variable itself, and so do the processes that it starts.
+        os.environ["SCOREWATCH_POSTGRES_URL"] = settings.postgres_url.reveal()
+        os.environ.pop("SCOREWATCH_POSTGRES_URL_FILE", None)
     try:
-        with (settings.dagster_home / "dagster.yaml").open("x") as file:
-            file.write(DAGSTER_YAML.format(runs=max(2, os.cpu_count() or 2)))
+        with place.open("x") as file:
+            file.write(content)
     except FileExistsError:
-        pass
+        # Another process may be at writing it: one that is empty is not judged.
+        found = place.read_text()
+        if settings.postgres_url is not None and found and "SCOREWATCH_POSTGRES_URL" not in found:
+            raise BadInput(
+                f"SCOREWATCH_POSTGRES_URL is set, and {place} keeps Dagster's storage elsewhere. Unset the variable, "
+                "or remove the file: it is then written anew, and what stands in the old storage stays there."
+            ) from None
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
 
 
 @contextmanager
 def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
-    """The instance that every process of this deployment shares; whoever opens it first creates its storage.
+    """The instance that every process of this deployment shares.
 
-    One at a time: several processes that open an empty instance at once corrupt its storage (Dagster 1.13).
+    In SQLite whoever opens it first creates its storage; in Postgres `migrate_instance` must have done so, and
+    InfrastructureError is raised as long as it has not.
     """
     from dagster import DagsterInstance  # noqa: PLC0415
 
     prepare_instance(settings)
-    with (settings.dagster_home / ".opening").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    if settings.postgres_url is None:
+        with _opening(settings):
+            opened = DagsterInstance.from_config(str(settings.dagster_home))
+    else:
+        if why := postgres.missing(settings.postgres_url):
+            raise InfrastructureError(
+                f"Dagster's database is not ready: {why}. Run scorewatch storage migrate once, then try again."
+            )
         opened = DagsterInstance.from_config(str(settings.dagster_home))
     with opened as instance:
         yield instance
+
+
+def migrate_instance(settings: Settings) -> None:
+    """Create the instance's storage, or bring it to the installed release of Dagster; several at once do it once.
+
+    Raises InfrastructureError when the database cannot be reached.
+    """
+    from dagster import DagsterInstance  # noqa: PLC0415
+
+    prepare_instance(settings)
+    alone = postgres.migrating(settings.postgres_url) if settings.postgres_url else _opening(settings)
+    with alone, DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        instance.upgrade()
+
+
+@contextmanager
+def _opening(settings: Settings) -> Iterator[None]:
+    """One at a time: several processes that open an empty instance at once corrupt its storage (Dagster 1.13)."""
+    with (settings.dagster_home / ".opening").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def unrecorded(instance: DagsterInstance, version: ModelVersion, partitions: Sequence[str]) -> set[str]:
@@ -100,28 +156,3 @@ def runs_here(run: DagsterRun) -> int | None:
     if run.tags.get(HOST_TAG) != socket.gethostname() or PROCESS_TAG not in run.tags:
         return None
     return int(run.tags[PROCESS_TAG])
-
-
-def alive(process: int) -> bool:
-    """Whether a process of this machine exists."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def end_killed_runs(instance: DagsterInstance, version: ModelVersion) -> None:
-    """Record the version's runs whose process on this machine is gone as failed; they would be running for ever."""
-    from dagster import DagsterRunStatus, RunsFilter  # noqa: PLC0415
-
-    tags = {
-        "scorewatch/model": version.manifest.model,
-        "scorewatch/version": version.manifest.version,
-        HOST_TAG: socket.gethostname(),
-    }
-    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED], tags=tags)):
-        if not alive(int(run.tags[PROCESS_TAG])):
-            instance.report_run_failed(run, "Its process ended without a word: it was killed.")

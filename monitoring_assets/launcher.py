@@ -13,14 +13,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
-from dagster import DagsterRun
+from dagster import DagsterInstance, DagsterRun
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from monitoring_assets.instance import alive, process_tags, runs_here
+from monitoring_assets.heartbeats import EXTERNAL_TAG, KILLED, Heartbeats
+from monitoring_assets.instance import process_tags, runs_here
+from monitoring_assets.leases import alive
 
 WORKER = ["-m", "monitoring_assets.worker"]
 
@@ -99,17 +102,29 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's process lives. Runs of other machines are not for this one to judge."""
+        """Whether the run's process lives. Runs that other machines launched are not for this one to judge."""
+        if EXTERNAL_TAG in run.tags:
+            return external_health(self._heartbeats, self._instance, run)
         process = runs_here(run)
         if process is None or self._alive(process):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, "Its process ended without a word: it was killed.")
+        return CheckRunHealthResult(WorkerStatus.FAILED, KILLED)
+
+    @cached_property
+    def _heartbeats(self) -> Heartbeats:
+        return Heartbeats.configured()
 
     def _alive(self, process: int) -> bool:
         child = self._children.get(process)
         if child is not None:
             return child.poll() is None  # os.kill() takes a zombie for alive
         return alive(process)
+
+
+def external_health(heartbeats: Heartbeats, instance: DagsterInstance, run: DagsterRun) -> CheckRunHealthResult:
+    """How a run is that no launcher launched."""
+    why = heartbeats.why_dead(instance, run)
+    return CheckRunHealthResult(WorkerStatus.RUNNING if why is None else WorkerStatus.FAILED, why)
 
 
 def _start() -> subprocess.Popen[str]:

@@ -21,6 +21,10 @@ OUTBOX = "outbox/"
 BREACHING = "breaching/"
 STORMS = "storms/"
 ANNOUNCED = "announced/"
+LEASES = "leases/"
+HEARTBEATS = f"{LEASES}runs/"
+DAGSTER_STATES = "dagster/state/latest.json"
+"""The newest version of each state that Dagster builds code locations from."""
 POINTER_FILE = "current.json"
 
 _IN_DATASET = re.compile(rf"({DATA}[^/]+/[^/]+/[^/]+/[^/]+)/({re.escape(POINTER_FILE)}|[0-9a-f]{{64}}/[^/]+)")
@@ -78,7 +82,17 @@ def current(asset: str, model: str, version: str, partition: str) -> str:
 
 def lease(asset: str, model: str, version: str, partition: str) -> str:
     """Who is at a partition of an asset now; ``partition`` is the encoded key."""
-    return f"leases/{asset}/{model}/{version}/{partition}.json"
+    return f"{LEASES}{asset}/{model}/{version}/{partition}.json"
+
+
+def heartbeat(run: str) -> str:
+    """The sign of life of the process of one of Dagster's runs, by the run's id."""
+    return f"{HEARTBEATS}{run}.json"
+
+
+def dagster_state(key: str, version: str) -> str:
+    """One version of what a code location is built from; ``key`` is a part of a path."""
+    return f"dagster/state/{key}/{version}"
 
 
 def in_dataset(key: str) -> tuple[str, str] | None:

@@ -18,7 +18,6 @@ from datetime import datetime, timedelta
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from monitoring_assets import layout
-from monitoring_assets.instance import alive
 from monitoring_assets.version import Clock
 from resources.errors import InfrastructureError, ScorewatchError
 from resources.object_store import ObjectStore
@@ -41,6 +40,20 @@ class Lease(BaseModel):
     since: AwareDatetime
     until: AwareDatetime
     token: str
+
+    @classmethod
+    def of_this_process(cls, now: datetime) -> Lease:
+        """A new one."""
+        host, token = socket.gethostname(), uuid.uuid4().hex
+        return cls(host=host, process=os.getpid(), since=now, until=now + LASTS, token=token)
+
+    def renewed(self, now: datetime) -> Lease:
+        """The same one for longer."""
+        return self.model_copy(update={"until": now + LASTS})
+
+    def stored(self) -> bytes:
+        """As it lies in the store."""
+        return self.model_dump_json().encode()
 
     def holds(self, now: datetime) -> bool:
         """Whether it keeps others away."""
@@ -71,7 +84,7 @@ class Leases:
                     "work is not done twice."
                 )
             time.sleep(POLL_S)
-        renewing = _Renewal(lambda: self._renewed(key, held))
+        renewing = Renewal(lambda: self._renewed(key, held))
         try:
             yield
         finally:
@@ -84,9 +97,8 @@ class Leases:
         now = self._clock()
         if found is not None and found.holds(now):
             return None
-        token = uuid.uuid4().hex
-        mine = Lease(host=socket.gethostname(), process=os.getpid(), since=now, until=now + LASTS, token=token)
-        return mine if self._store.compare_and_swap(key, _stored(mine), etag) is not None else None
+        mine = Lease.of_this_process(now)
+        return mine if self._store.compare_and_swap(key, mine.stored(), etag) is not None else None
 
     def _give_back(self, key: str, held: Lease) -> None:
         try:
@@ -100,19 +112,23 @@ class Leases:
         found, etag = self._read(key)
         if found is None or found.token != held.token:
             return False
-        longer = held.model_copy(update={"until": self._clock() + LASTS})
-        return self._store.compare_and_swap(key, _stored(longer), etag) is not None
+        return self._store.compare_and_swap(key, held.renewed(self._clock()).stored(), etag) is not None
 
     def _read(self, key: str) -> tuple[Lease | None, str | None]:
-        blob = self._store.get(key)
-        try:
-            return (Lease.model_validate_json(blob.data) if blob else None), (blob.etag if blob else None)
-        except ValidationError:
-            return None, blob.etag if blob else None
+        return read_lease(self._store, key)
 
 
-class _Renewal:
-    """Renews a lease in the background, until it is stopped or the lease is lost."""
+def read_lease(store: ObjectStore, key: str) -> tuple[Lease | None, str | None]:
+    """A lease and its etag; one that is damaged is none."""
+    blob = store.get(key)
+    try:
+        return (Lease.model_validate_json(blob.data) if blob else None), (blob.etag if blob else None)
+    except ValidationError:
+        return None, blob.etag if blob else None
+
+
+class Renewal:
+    """Renews a lease in the background, until it is stopped or the lease is lost: ``renew`` says whether it is ours."""
 
     def __init__(self, renew: Callable[[], bool]) -> None:
         self._renew, self._stopped = renew, threading.Event()
@@ -131,9 +147,18 @@ class _Renewal:
             self._stopped.wait(RENEWED_S)
 
     def stop(self) -> None:
+        """Nothing is renewed after this."""
         self._stopped.set()
         self._timer.cancel()
+        self._timer.join()
 
 
-def _stored(lease: Lease) -> bytes:
-    return lease.model_dump_json().encode()
+def alive(process: int) -> bool:
+    """Whether a process of this machine exists."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

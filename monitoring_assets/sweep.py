@@ -1,4 +1,5 @@
-"""Sweeping what nobody reads any more: files below ``data/`` that the pointer of their partition does not name.
+"""Sweeping what nobody reads any more: files below ``data/`` that the pointer of their partition does not name, and
+heartbeats of killed runs.
 
 Crashed attempts leave them, and so does every attempt that another one supersedes. A file is kept for `KEPT` after it
 was written and after the pointer beside it was last swapped, because until that swap readers were sent to it.
@@ -35,13 +36,19 @@ class Swept:
 
 
 def sweep(store: ObjectStore, clock: Clock) -> Swept:
-    """Delete the files of attempts that no pointer names and that are older than `KEPT`.
+    """Delete the files of attempts that no pointer names, and heartbeats, that are older than `KEPT`.
 
     A partition whose pointer is damaged is left alone, and logged as a warning. Keys below ``data/`` that no stage
     writes are left alone too. Raises InfrastructureError when the store cannot be reached; a later sweep goes on.
     """
     before = clock() - KEPT
     objects = size = partitions = 0
+    for beat in store.list(layout.HEARTBEATS):
+        if beat.last_modified < before:
+            # Of a killed run: a living one renews it all the time.
+            store.delete(beat.key)
+            objects += 1
+            size += beat.size
     for folder, found in _partitions(store):
         partitions += 1
         for orphan in _orphans(store, folder, found, before):

@@ -10,7 +10,7 @@ from typing import NoReturn
 from resources.errors import BadInput
 
 # What may stand in an HTTP header; a client that meets anything else quotes the whole key in its error.
-_KEY = re.compile(r"[!-~]{1,200}")
+_KEY = re.compile(r"[!-~]+")
 
 
 class Secret:
@@ -42,7 +42,7 @@ class Secret:
         raise TypeError("A secret is not written anywhere. Read it again from the environment.")
 
 
-def read_secret(environ: Mapping[str, str], name: str, cwd: Path) -> Secret | None:
+def read_secret(environ: Mapping[str, str], name: str, cwd: Path, longest: int = 200) -> Secret | None:
     """The key in the variable ``name`` or in the file whose path (relative to ``cwd``) is in ``{name}_FILE``.
 
     None without either; an empty variable counts as unset, white space around the key does not belong to it.
@@ -57,8 +57,8 @@ def read_secret(environ: Mapping[str, str], name: str, cwd: Path) -> Secret | No
     elif not value:
         return None
     key = value.strip()
-    if not _KEY.fullmatch(key):
-        raise BadInput(f"{name} holds no key. Give one: up to 200 letters, digits and signs, without spaces.")
+    if not (_KEY.fullmatch(key) and len(key) <= longest):
+        raise BadInput(f"{name} holds no key. Give one: up to {longest} letters, digits and signs, without spaces.")
     return Secret(key)
 
 

@@ -32,6 +32,8 @@ _OWN_NAMES = (
     "SHARD",
     "ONLY",
     "WORKSPACE",
+    "POSTGRES_URL",
+    "POSTGRES_URL_FILE",
     "PAGERDUTY_ROUTING_KEY",
     "PAGERDUTY_ROUTING_KEY_FILE",
     "PAGERDUTY_URL",
@@ -42,8 +44,8 @@ _OWN_NAMES = (
     "AIRFLOW_PASSWORD",
     "AIRFLOW_PASSWORD_FILE",
 )
-# Read by the models' own containers.
-_OTHER_NAMES = ("FEATURES_URI", "SCORES_URI")
+# Read by the models' own containers, and by Dagster's configuration on a cluster.
+_OTHER_NAMES = ("FEATURES_URI", "SCORES_URI", "IMAGE", "MAX_CPU", "MAX_MEMORY_MIB", "MODEL_IMAGES")
 KNOWN_NAMES = tuple(_PREFIX + name for name in _OWN_NAMES + _OTHER_NAMES)
 MAX_SHARDS = 100
 
@@ -71,6 +73,8 @@ class Settings(BaseModel):
     """Model and version of the one run that this process is for; it builds no other group."""
     workspace: Path
     """Dagster's workspace file, which says where the code servers are reached."""
+    postgres_url: Secret | None
+    """Where Dagster's storage is; without it in SQLite below ``dagster_home``."""
     dagit_url: str
     """Where people open Dagster's pages; alerts link to it."""
     airflow_url: str | None
@@ -115,6 +119,7 @@ class Settings(BaseModel):
             shard=_number(environ, "SCOREWATCH_SHARD", 0, range(shards)),
             only=_only(environ.get("SCOREWATCH_ONLY")),
             workspace=_absolute(cwd, environ.get("SCOREWATCH_WORKSPACE") or home / "workspace.yaml"),
+            postgres_url=_postgres_url(environ, cwd),
             dagit_url=_url(environ, "SCOREWATCH_DAGIT_URL") or "http://127.0.0.1:3000",
             airflow_url=_url(environ, "SCOREWATCH_AIRFLOW_URL"),
             airflow_user=environ.get("SCOREWATCH_AIRFLOW_USER") or None,
@@ -227,6 +232,25 @@ def _url(environ: Mapping[str, str], name: str) -> str | None:
         # As above.
         raise BadInput(f"{name} is not an address. Write http(s)://host:port/path, without a user name.")
     return value.rstrip("/")
+
+
+def _postgres_url(environ: Mapping[str, str], cwd: Path) -> Secret | None:
+    found = read_secret(environ, "SCOREWATCH_POSTGRES_URL", cwd, longest=1000)
+    if found is None:
+        return None
+    try:
+        url = urlsplit(found.reveal())
+        usable = url.scheme == "postgresql+psycopg2" and url.path.strip("/") and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        # The value is left out: it holds a password. Dagster's own processes read it too, so it is not put right here.
+        raise BadInput(
+            "SCOREWATCH_POSTGRES_URL is not an address of a database that Dagster can use. Write "
+            "postgresql+psycopg2://user:password@host:5432/database, with what is not a letter or digit in the user "
+            "and password percent-encoded; plain postgresql:// would mean another driver."
+        )
+    return found
 
 
 def _is_url(value: str) -> bool:

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.postgres import database, new_database, postgres
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from monitoring_assets.version import ModelVersion
     from resources.settings import Settings
     from tests.recorders import Recorder
+
+__all__ = ["database", "new_database", "postgres"]
 
 REPOSITORY = Path(__file__).parents[1]
 

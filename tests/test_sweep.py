@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitoring_assets import layout
 from monitoring_assets.datasets import Current, DataFile, DatasetPath, publish, read_current
 from monitoring_assets.sweep import Swept, sweep
 from resources.errors import InfrastructureError
@@ -310,7 +311,7 @@ def test_a_tree_without_old_leftovers_costs_its_listing(store: ObjectStore) -> N
     put(store, f"{crashed}/{A}/{ONE}", 2 * DAY)
     watched: Any = Watched(store)
     assert sweep(watched, clock) == Swept(0, 0, 5)
-    assert watched.requests == ["list data/"]
+    assert watched.requests == ["list leases/runs/", "list data/"]
 
 
 def test_an_orphan_costs_one_read_of_its_pointer_and_one_look_at_each(store: ObjectStore) -> None:
@@ -320,7 +321,7 @@ def test_an_orphan_costs_one_read_of_its_pointer_and_one_look_at_each(store: Obj
     watched: Any = Watched(store)
     assert sweep(watched, clock).objects == 2
     each = [f"{method} {key}" for key in orphans for method in ("head", "delete")]
-    assert watched.requests == ["list data/", f"get {PATH.pointer}", f"head {PATH.pointer}", *each]
+    assert watched.requests == ["list leases/runs/", "list data/", f"get {PATH.pointer}", f"head {PATH.pointer}", *each]
 
 
 def test_one_partition_is_swept_before_the_rest_is_listed(store: ObjectStore) -> None:
@@ -349,7 +350,7 @@ def test_what_stages_publish_again_and_again_is_swept_down_to_what_they_read(len
     run()
     watched: Any = Watched(lender.store)
     assert sweep(watched, later) == Swept(0, 0, 10)
-    assert watched.requests == ["list data/"]
+    assert watched.requests == ["list leases/runs/", "list data/"]
 
     lender.land(days[0], lender.rows("a correction"))
     run()
@@ -400,3 +401,10 @@ def test_whatever_the_tree_what_a_pointer_names_and_what_is_young_survives(tree:
         assert keys(store) == kept
         assert (swept.objects, swept.size) == (len(orphans), 4 * len(orphans))
         assert sweep(store, clock).objects == 0
+
+
+def test_the_heartbeat_of_a_run_that_was_killed_goes_after_seven_days(store: ObjectStore) -> None:
+    put(store, layout.heartbeat("killed"), WEEK + SECOND, b"{}")
+    young = put(store, layout.heartbeat("works"), WEEK, b"{}")
+    assert sweep(store, clock) == Swept(objects=1, size=2, partitions=0)
+    assert keys(store) == {young}

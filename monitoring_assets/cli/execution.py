@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from monitoring_assets.assets.pipeline import Recorded
 
 
+JOB = "__ephemeral_asset_job__"
+"""What dg.materialize() calls a run's job; Dagit shows the assets in its place."""
+
+
 def open_version(settings: Settings, model: str, version: str, digest: str | None) -> ModelVersion:
     """The version by its pinned manifest, or onboarded from the registry."""
     from resources.errors import BadInput
@@ -46,11 +50,13 @@ def execute(
     A failed blocking check is in the records, not an exception; infrastructure trouble is raised.
     """
     import dagster as dg
+    from dagster._core.utils import make_new_run_id
 
     from monitoring_assets.alerting.fast_path import alerting
     from monitoring_assets.assets.events import asset_key, report_reference
     from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group, quiet
-    from monitoring_assets.instance import end_killed_runs, process_tags
+    from monitoring_assets.heartbeats import EXTERNAL_TAG, end_killed_runs, heartbeat
+    from monitoring_assets.instance import process_tags
 
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     manifest = version.manifest
@@ -72,20 +78,26 @@ def execute(
         "scorewatch/model": manifest.model,
         "scorewatch/version": manifest.version,
         "scorewatch/partitions": f"{partitions[0]}…{partitions[-1]}"[:60],
+        EXTERNAL_TAG: "command",
         **process_tags(),
     }
+    # Evaluations are reported by the assets themselves; planned ones would stay planned.
+    job = dg.define_asset_job(JOB, selection=dg.AssetSelection.assets(*keys).without_checks())
+    definitions = dg.Definitions(
+        assets=group(manifest, version.manifest_digest), jobs=[job], resources={RESOURCE: work}
+    )
+    run_id = make_new_run_id()
     try:
-        dg.materialize(
-            group(manifest, version.manifest_digest),
-            # Evaluations are reported by the assets themselves; planned ones would stay planned.
-            selection=dg.AssetSelection.assets(*keys).without_checks(),
-            instance=instance,
-            resources={RESOURCE: work},
-            tags=tags,
-            run_config=quiet(logging.DEBUG if verbose else logging.CRITICAL),
-            # A range goes to the assets as it is: a partitioned run would plan an event for each of its partitions.
-            partition_key=partitions[0] if len(partitions) == 1 else None,
-        )
+        with heartbeat(version.store, run_id, version.clock):
+            # As dg.materialize() does it, but for the run's id.
+            definitions.resolve_job_def(JOB).execute_in_process(
+                run_id=run_id,
+                instance=instance,
+                tags=tags,
+                run_config=quiet(logging.DEBUG if verbose else logging.CRITICAL),
+                # A range goes to the assets as it is: a partitioned run would plan an event for each of its partitions.
+                partition_key=partitions[0] if len(partitions) == 1 else None,
+            )
     except dg.Failure:
         if not any(each.outcome.state == "blocked" for each in work.recorded):
             raise

@@ -104,11 +104,13 @@ def _locations(shards: int) -> dict[str, tuple[str, int]]:
 
 def _prepare(settings: Settings) -> None:
     """Create Dagster's storage, before the children would all at once, and look at the registry for a first time."""
-    from monitoring_assets.instance import open_instance
+    from monitoring_assets.instance import migrate_instance, open_instance
     from monitoring_assets.onboarding import utc_now
     from monitoring_assets.refresh import Refresher
     from monitoring_assets.sensors.reloading import publish_states
 
+    if settings.postgres_url is not None:
+        migrate_instance(settings)
     with open_instance(settings) as instance, working("looking at the registry"):
         refresher = Refresher(settings, utc_now)
         while not (found := refresher.look()).complete:

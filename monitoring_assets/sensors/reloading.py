@@ -38,7 +38,7 @@ def state_key(shard: int, shards: int) -> str:
 def publish_states(instance: DagsterInstance, fleet: Fleet, shards: int, published: Fleet | None = None) -> None:
     """Store what each shard is built from, but for the shards that are as in the fleet ``published`` before.
 
-    One writer at a time: Dagster keeps the newest versions of all keys in one value (1.13).
+    One writer at a time: Dagster's own storage keeps the newest versions of all keys in one value (1.13).
     """
     before = published.split(shards) if published else [None] * shards
     for number, (shard, old) in enumerate(zip(fleet.split(shards), before, strict=True)):

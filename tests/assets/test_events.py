@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -11,11 +11,13 @@ import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
+from monitoring_assets import layout
 from monitoring_assets.assets.events import asset_key, evaluated_partitions
 from monitoring_assets.assets.factory import RESOURCE, Work, group
 from monitoring_assets.assets.pipeline import ORDER, Recorded
 from monitoring_assets.cli.execution import execute
-from monitoring_assets.instance import HOST_TAG, PROCESS_TAG, end_killed_runs, open_instance, unrecorded
+from monitoring_assets.heartbeats import EXTERNAL_TAG, end_killed_runs, heartbeat
+from monitoring_assets.instance import HOST_TAG, PROCESS_TAG, open_instance, process_tags, unrecorded
 from monitoring_assets.version import CHECKS, ModelVersion
 
 GOOD, BAD, DRIFTED, ABSENT = "2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"
@@ -199,18 +201,26 @@ def test_what_a_killed_run_did_not_tell_dagster_is_found(world: World) -> None:
 def test_a_run_whose_process_is_gone_is_recorded_as_failed_and_one_that_works_is_left_alone(world: World) -> None:
     run_by_command(world, [GOOD])
     [ours] = world.instance.get_runs()
-    gone = _run_like(world, ours, "4194399")
-    working = _run_like(world, ours, ours.tags[PROCESS_TAG])
-    elsewhere = _run_like(world, ours, "4194399", host="another-machine")
-    end_killed_runs(world.instance, world.version)
+    assert ours.tags.items() >= {EXTERNAL_TAG: "command", **process_tags()}.items()
+    assert not list(world.version.store.list(layout.HEARTBEATS)), "the process went on in order"
+    here = {key: value for key, value in ours.tags.items() if key != EXTERNAL_TAG}
+    gone = _run_like(world, ours, here | process_tags(NOBODY))
+    working = _run_like(world, ours, here)
+    elsewhere = _run_like(world, ours, here | {PROCESS_TAG: str(NOBODY), HOST_TAG: "another-machine"})
+    unheard, heard = _run_like(world, ours, ours.tags), _run_like(world, ours, ours.tags)
+    with heartbeat(world.version.store, heard, world.version.clock):
+        end_killed_runs(world.instance, world.version)
     statuses = {run.run_id: run.status for run in world.instance.get_runs()}
-    assert statuses[gone] == dg.DagsterRunStatus.FAILURE
-    assert statuses[working] == statuses[elsewhere] == dg.DagsterRunStatus.STARTED
+    assert statuses[gone] == statuses[unheard] == dg.DagsterRunStatus.FAILURE
+    assert statuses[working] == statuses[elsewhere] == statuses[heard] == dg.DagsterRunStatus.STARTED
     assert statuses[ours.run_id] == dg.DagsterRunStatus.SUCCESS
 
 
-def _run_like(world: World, run: dg.DagsterRun, process: str, host: str | None = None) -> str:
-    """Record a run in the middle of its work; its id. No process has the id 4194399: it is above Linux's limit."""
-    tags = {**run.tags, PROCESS_TAG: process, HOST_TAG: host or run.tags[HOST_TAG]}
+NOBODY = 4194399
+"""No process has this id: it is above Linux's limit."""
+
+
+def _run_like(world: World, run: dg.DagsterRun, tags: Mapping[str, str]) -> str:
+    """Record a run in the middle of its work; its id."""
     made = dg.DagsterRun(job_name=run.job_name, status=dg.DagsterRunStatus.STARTED, tags=tags)
     return world.instance.add_run(made).run_id

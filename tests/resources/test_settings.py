@@ -30,6 +30,7 @@ def test_an_empty_environment_keeps_everything_below_the_current_folder() -> Non
         shard=0,
         only=None,
         workspace=CWD / ".scorewatch/workspace.yaml",
+        postgres_url=None,
         dagit_url="http://127.0.0.1:3000",
         airflow_url=None,
         airflow_user=None,
@@ -214,3 +215,37 @@ def test_settings_touch_no_file(tmp_path: Path) -> None:
     found.open_store()
     found.open_registry()
     assert list(tmp_path.iterdir()) == []
+
+
+CANARY = "canary-of-a-password"
+
+
+def test_the_database_is_a_secret_that_settings_do_not_show(tmp_path: Path) -> None:
+    address = f"postgresql+psycopg2://scorewatch:{CANARY}@db.example:5432/scorewatch?sslmode=require"
+    (tmp_path / "url").write_text(f"{address}\n")
+    for found in (
+        settings(SCOREWATCH_POSTGRES_URL=address),
+        settings(SCOREWATCH_POSTGRES_URL_FILE=str(tmp_path / "url")),
+        settings(SCOREWATCH_POSTGRES_URL=address + "&options=" + "x" * 400),
+    ):
+        assert found.postgres_url is not None
+        assert found.postgres_url.reveal().startswith(address)
+        assert CANARY not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://scorewatch:{CANARY}@db/scorewatch",
+        f"postgres://scorewatch:{CANARY}@db/scorewatch",
+        f"mysql://scorewatch:{CANARY}@db/scorewatch",
+        f"postgresql+psycopg2://scorewatch:{CANARY}@db",
+        f"postgresql+psycopg2://scorewatch:{CANARY}@db:port/scorewatch",
+        f"postgresql+psycopg2://scorewatch:{CANARY} @db/scorewatch",
+        CANARY,
+    ],
+)
+def test_an_address_that_dagster_cannot_use_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(BadInput, match="SCOREWATCH_POSTGRES_URL") as raised:
+        settings(SCOREWATCH_POSTGRES_URL=url)
+    assert CANARY not in str(raised.value)
