@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from airflow_bridge.schema import Image
 from resources.errors import BadInput
 from resources.object_store import open_store
 
@@ -36,7 +37,8 @@ def _names(text: object) -> object:
 
 Name = Annotated[str, StringConstraints(pattern=rf"^{_NAME}$")]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
-Image = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._:/-]{0,250}@sha256:[0-9a-f]{64}$")]
+ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._:/-]{0,250}$")]
+ImageNames = Annotated[tuple[ImageName, ...], BeforeValidator(_names)]
 Endpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+/?$")]
 
 _EXPECTED = {
@@ -44,7 +46,9 @@ _EXPECTED = {
     "namespace": "the name of a Kubernetes namespace, such as scorewatch",
     "service_account": "the name of a Kubernetes service account, such as scorewatch-stages",
     "env_from_secret": "names of Kubernetes secrets with commas between them",
+    "env_from_optional_secret": "names of Kubernetes secrets with commas between them",
     "env_from_config_map": "names of Kubernetes config maps with commas between them",
+    "model_images": "registries, or names of images without tag or digest, with commas between them",
     "s3_endpoint": "http(s)://host:port, without a user name",
 }
 
@@ -64,12 +68,15 @@ class Config(BaseModel):
     service_account: Name | None = None
     """Of the pods, by which they get their rights to the store."""
     env_from_secret: Names = ()
+    env_from_optional_secret: Names = ()
     env_from_config_map: Names = ()
-    """What the pods take their environment from; the secrets win."""
+    """What the pods take their environment from; the secrets win. Of the optional ones none need be there."""
     max_cpu: Annotated[float, Field(gt=0, le=256)] = 4
     """Cores that a plan may ask for."""
     max_memory_mib: Annotated[int, Field(ge=64, le=4_194_304)] = 16_384
     """Memory that a plan may ask for."""
+    model_images: ImageNames = ()
+    """Registries, folders or names of the images that may run as models; none without any."""
 
     pool: Annotated[str, Field(min_length=1, max_length=256)] = "default_pool"
     """Of tasks whose plan names none."""

@@ -20,6 +20,9 @@ CPU_TAG = "bridge/cpu"
 MEMORY_TAG = "bridge/memory-mib"
 """Tag of an asset: the memory that its stage asks for, in MiB. The largest in a stage counts."""
 
+IMAGE_METADATA = "bridge/image"
+"""Metadata of an asset: an image, by its digest, that runs in the pod of its stage before the asset is made."""
+
 Defined = dg.Definitions | Iterable[dg.AssetsDefinition | dg.AssetSpec]
 
 _EVERY = {Partitions(every=every, timezone="UTC", start=date.min).cron: every for every in get_args(Every)}
@@ -105,6 +108,12 @@ class Node:
             ) from None
         with named(self.name):
             return Resources(cpu=amounts[0], memory_mib=amounts[1])
+
+    @property
+    def image(self) -> str | None:
+        """The image that runs before it is made."""
+        value = self.spec.metadata.get(IMAGE_METADATA)
+        return None if value is None else str(getattr(value, "value", value))
 
     @property
     def sla(self) -> timedelta | None:

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import dagster as dg
 
 from airflow_bridge.graph import CPU_TAG, MEMORY_TAG, Defined, Graph, Node, named, read, shown
-from airflow_bridge.schema import Asset, DagPlan, Every, Partitions, Resources, Task
+from airflow_bridge.schema import Asset, Before, DagPlan, Every, Partitions, Resources, Task
 from resources.errors import BadInput
 
 Runner = Callable[[str, str, Sequence[dg.AssetKey]], Sequence[str]]
@@ -43,15 +43,17 @@ def plans(
     *,
     stage_tag: str,
     runner: Runner,
+    preparing: Runner | None = None,
     scheduled: bool,
     about: Callable[[str], About] = lambda _: About(),
 ) -> list[DagPlan]:
     """The DAGs of the definitions, sorted: one for each group and partitions definition in it.
 
     Assets with the same value of ``stage_tag`` are a task; those without it are only shown, as what others are made
-    of. Owners are the assets' ``owners`` or else their metadata ``owner``; links are metadata that is a URL; tags are
-    those that all assets share, and their kinds; what ``about`` says wins. A group keeps its name for the finest of
-    its partitions, the other DAGs add what differs; dots stand for its slashes.
+    of. Where an asset names an image (`IMAGE_METADATA`), that runs before its stage, on what the command of
+    ``preparing`` writes. Owners are the assets' ``owners`` or else their metadata ``owner``; links are metadata that
+    is a URL; tags are those that all assets share, and their kinds; what ``about`` says wins. A group keeps its name
+    for the finest of its partitions, the other DAGs add what differs; dots stand for its slashes.
 
     Raises BadInput, which names the asset or the DAG, for what Airflow cannot run, or Dagster schedules as well.
     """
@@ -63,7 +65,7 @@ def plans(
     made = []
     for name, dag_id in _ids(members).items():
         nodes, known = members[name], about(name[0])
-        tasks = _tasks(dag_id, nodes, graph, runner)
+        tasks = _tasks(dag_id, nodes, graph, runner, preparing)
         late = [sla for node in nodes if (sla := node.sla) is not None]
         with named(f"The DAG {dag_id!r}"):
             plan = DagPlan(
@@ -102,7 +104,9 @@ def _ids(names: Iterable[_Name]) -> dict[_Name, str]:
     return found
 
 
-def _tasks(dag_id: str, nodes: Sequence[Node], graph: Graph, runner: Runner) -> tuple[Task, ...]:
+def _tasks(
+    dag_id: str, nodes: Sequence[Node], graph: Graph, runner: Runner, preparing: Runner | None
+) -> tuple[Task, ...]:
     stages: dict[str, list[Node]] = {}
     for node in nodes:
         stages.setdefault(str(node.stage), []).append(node)
@@ -120,6 +124,7 @@ def _tasks(dag_id: str, nodes: Sequence[Node], graph: Graph, runner: Runner) -> 
                     arguments=tuple(runner(members[0].group, stage, [node.spec.key for node in members])),
                     upstream=tuple(sorted(upstream[stage])),
                     resources=_resources(members),
+                    before=_before_stage(what, stage, members, preparing),
                     pool=_pool(what, members),
                 )
             )
@@ -198,6 +203,16 @@ def _resources(nodes: Iterable[Node]) -> Resources | None:
     if not asked:
         return None
     return Resources(cpu=max(each.cpu for each in asked), memory_mib=max(each.memory_mib for each in asked))
+
+
+def _before_stage(what: str, stage: str, nodes: Sequence[Node], preparing: Runner | None) -> Before | None:
+    images = sorted({node.image for node in nodes if node.image is not None})
+    if not images:
+        return None
+    if preparing is None or len(images) > 1:
+        raise BadInput(f"{what} names {', '.join(images)} to run before it: one image can, if anybody prepares for it.")
+    arguments = preparing(nodes[0].group, stage, [node.spec.key for node in nodes])
+    return Before(image=images[0], arguments=tuple(arguments))
 
 
 def _pool(what: str, nodes: Iterable[Node]) -> str | None:

@@ -27,7 +27,12 @@ _PASSING = {
 
 def arguments(task: Task) -> list[str]:
     """Of the runner. Airflow fills in the key when the task runs."""
-    return [*task.arguments, "--partition", "{{ partition_key }}"]
+    return for_the_partition(task.arguments)
+
+
+def for_the_partition(own: Sequence[str]) -> list[str]:
+    """Arguments of any command of the runner, with the run's partition."""
+    return [*own, "--partition", "{{ partition_key }}"]
 
 
 def for_its_reason(context: Context, reasons: Mapping[str, Sequence[str]]) -> list[str]:

@@ -54,6 +54,8 @@ Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}(/[A-Za-z
 """An asset's key, its parts joined by slashes."""
 Link = Annotated[str, StringConstraints(pattern=r"^https?://[^\s\"'<>\\]{1,1900}$"), AfterValidator(_literal)]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:@/ -]{1,100}$")]
+Image = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._:/-]{0,250}@sha256:[0-9a-f]{64}$")]
+"""An image of containers, by its digest."""
 
 
 class _Strict(BaseModel):
@@ -100,6 +102,16 @@ class Resources(_Strict):
     memory_mib: Annotated[int, Field(ge=64, le=4_194_304)]
 
 
+class Before(_Strict):
+    """What runs in a pod before the task: an image, on a file that the runner makes for it.
+
+    ``arguments`` are those of the runner's command that makes it; the partition's key is added to them.
+    """
+
+    image: Image
+    arguments: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=40)]
+
+
 class Task(_Strict):
     """The assets of a stage, which one process materialises.
 
@@ -111,6 +123,7 @@ class Task(_Strict):
     arguments: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=40)]
     upstream: tuple[Id, ...] = ()
     resources: Resources | None = None
+    before: Before | None = None
     pool: Id | None = None
 
 

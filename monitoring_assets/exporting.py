@@ -85,6 +85,9 @@ def _plans(settings: Settings, member: Member) -> Iterable[DagPlan]:
     def arguments(_group: str, stage: str, _assets: Iterable[dg.AssetKey]) -> list[str]:
         return ["run", *member.name, "--stage", stage, "--manifest-digest", member.digest]
 
+    def preparing(_group: str, _stage: str, _assets: Iterable[dg.AssetKey]) -> list[str]:
+        return ["features", *member.name, "--manifest-digest", member.digest]
+
     about = About(
         description=f"{manifest.model} {manifest.version}: {manifest.role}, tier {manifest.tier}",
         waits=True,
@@ -95,6 +98,7 @@ def _plans(settings: Settings, member: Member) -> Iterable[DagPlan]:
         group(manifest, member.digest, member.files),
         stage_tag=STAGE_TAG,
         runner=arguments,
+        preparing=preparing,
         scheduled=settings.orchestrator == "airflow",
         about=lambda _: about,
     )

@@ -27,7 +27,7 @@ Scores = npt.NDArray[np.float64]
 Scorer = Callable[["pl.DataFrame"], Scores]
 CANARY_ROWS = 200
 CANARY_TOLERANCE = 1e-5
-SCORES_URI = "SCOREWATCH_SCORES_URI"
+FEATURES_URI, SCORES_URI = "SCOREWATCH_FEATURES_URI", "SCOREWATCH_SCORES_URI"
 
 
 def load_artefact(files: VersionFiles, manifest: Manifest) -> bytes:
@@ -62,7 +62,7 @@ def container_scores_location() -> str:
     location = os.environ.get(SCORES_URI)
     if not location:
         raise BadInput(
-            f"score.kind is container: the model's own image reads SCOREWATCH_FEATURES_URI and writes {SCORES_URI} "
+            f"score.kind is container: the model's own image reads {FEATURES_URI} and writes {SCORES_URI} "
             f"before this stage runs, and {SCORES_URI} is not set. Run it in the version's pod, or set it by hand."
         )
     return location

@@ -71,6 +71,11 @@ class Watched:
         """Model and version."""
         return self.member.manifest.model, self.member.manifest.version
 
+    @property
+    def chunk(self) -> int:
+        """Partitions of one run at most: a model's own container scores one, before the run begins."""
+        return 1 if self.member.manifest.score.image else CHUNK
+
     def survey(self, now: datetime) -> None:
         """Take stock of the store; no look at the source yet. Changes nothing if that fails.
 
@@ -195,7 +200,7 @@ class Watched:
         """What to do in one run each: the newest partition by itself, so that it waits for no other; then the rest."""
         newest_first = sorted(landed, key=lambda each: each.partition, reverse=True)
         alone = newest_first[:1] if newest_first and newest_first[0].partition in self._recent() else []
-        rest = newest_first[len(alone) :][:CHUNK]
+        rest = newest_first[len(alone) :][: self.chunk]
         return [group for group in (alone, rest) if group]
 
     def arrival(self, group: list[Landed]) -> Task:
@@ -216,7 +221,7 @@ class Watched:
         None if these partitions are to be gone through again anyway.
         """
         waiting = self.ready.union(*(stretch.undone for stretch in self._history))
-        partitions = sorted(set(map(self.version.calendar.decode, encoded)) - waiting)[-CHUNK:]
+        partitions = sorted(set(map(self.version.calendar.decode, encoded)) - waiting)[-self.chunk :]
         if not partitions:
             return None
         return self._task("catch-up", partitions, f"behind/{'/'.join(self.name)}/{content_digest(partitions)[:16]}")
@@ -258,8 +263,8 @@ class Watched:
     def _stretches(self, through: set[str]) -> Iterator[Stretch]:
         """The stretches of history with partitions that are undone, the newest first."""
         past = self._past()
-        for end in range(len(past), 0, -CHUNK):
-            chunk = past[max(0, end - CHUNK) : end]
+        for end in range(len(past), 0, -self.chunk):
+            chunk = past[max(0, end - self.chunk) : end]
             undone = [each for each in chunk if each not in through and each not in self._given_up]
             if undone:
                 yield Stretch(f"{chunk[0]}/{chunk[-1]}", undone)

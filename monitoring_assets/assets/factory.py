@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 import dagster as dg
 
-from airflow_bridge.graph import CPU_TAG, MEMORY_TAG
+from airflow_bridge.graph import CPU_TAG, IMAGE_METADATA, MEMORY_TAG
 from monitoring_assets.assets.events import Reporter, asset_key, held_open, reference_metadata
 from monitoring_assets.assets.passes import passes
 from monitoring_assets.assets.pipeline import ORDER, UPSTREAM, Recorded, run
@@ -191,7 +191,8 @@ def _stages(plan: Plan) -> dg.AssetsDefinition:
         check_specs=checks,
         can_subset=True,
         required_resource_keys={RESOURCE},
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        # A model's container scores one partition, before the run begins.
+        backfill_policy=dg.BackfillPolicy.multi_run(1) if manifest.score.image else dg.BackfillPolicy.single_run(),
     )
     def stages(context: dg.AssetExecutionContext) -> Iterator[Any]:
         with held_open(context.instance, context.run.run_id):
@@ -227,6 +228,7 @@ def _spec(manifest: Manifest, asset: str, partitions: dg.PartitionsDefinition[st
         ),
         metadata={
             "owner": manifest.owner,
+            **({IMAGE_METADATA: manifest.score.image} if asset == SCORES and manifest.score.image else {}),
             **{f"link {name}": dg.MetadataValue.url(url) for name, url in manifest.links.items()},
         },
         kinds={manifest.score.kind if asset == SCORES else KINDS[asset]},

@@ -26,10 +26,14 @@ class Pass(NamedTuple):
 def passes(version: ModelVersion, assets: set[str], partitions: Sequence[str], trigger: Trigger) -> Iterator[Pass]:
     """The passes of a run; each is to be finished before the next is asked for.
 
-    Onboarding makes the distributions of a whole window first and judges its newest partition only. Whatever the run,
-    psi and csi of later partitions whose windows hold data that changed are judged again; an arrival does not make
-    these live. Until that is done, markers in the store say that it is to be done, in case the run is killed.
+    Onboarding makes the distributions of a whole window first and judges its newest partition only; that of a model
+    with a container of its own freezes the reference. Whatever the run, psi and csi of later partitions whose windows
+    hold data that changed are judged again; an arrival does not make these live. Until that is done, markers in the
+    store say that it is to be done, in case the run is killed.
     """
+    if trigger == "onboarding" and version.manifest.score.image:
+        # Its own container scores one partition, which a run of that partition is for: they come as history.
+        return
     if trigger == "onboarding":
         partitions = _newest_window(version, partitions)
         if partitions:

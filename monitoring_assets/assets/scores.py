@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from monitoring_assets import scoring
-from monitoring_assets.assets import features
+from monitoring_assets.assets import features, handing_over
 from monitoring_assets.assets.claim import claim
 from monitoring_assets.assets.outcome import Outcome, blocked, skipped
 from monitoring_assets.assets.stored import reading
@@ -151,6 +151,7 @@ def _container_frames(version: ModelVersion, rows: Current) -> Callable[[pl.Data
     """The container's scores, joined to the features by key; every row must have exactly one."""
     key, column = version.manifest.source.key, version.manifest.score.column
     location = scoring.container_scores_location()
+    handing_over.check_still_current(version, rows)
     try:
         scores = pl.read_parquet(location, glob=False).select(key, column)
     except (pl.exceptions.PolarsError, OSError) as error:

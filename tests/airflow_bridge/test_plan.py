@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -14,8 +14,39 @@ from hypothesis import strategies as st
 
 from airflow_bridge import schema
 from airflow_bridge.plan import About
-from airflow_bridge.schema import Asset, DagPlan, Partitions, Resources, Task
+from airflow_bridge.schema import Asset, Before, DagPlan, Partitions, Resources, Task
+from resources.errors import BadInput
 from tests.airflow_bridge.graphs import DAILY, HOURLY, WEEKLY, checked, key, made, only, planned, refusal, spec
+
+IMAGE = f"registry.example/models/score@sha256:{'ab' * 32}"
+
+
+def preparing(group: str, stage: str, keys: Sequence[dg.AssetKey]) -> list[str]:
+    return ["features", group, stage, *(each.path[-1] for each in keys)]
+
+
+def test_an_image_that_an_asset_names_runs_before_its_stage_on_what_is_prepared() -> None:
+    features = spec("ke/features", "features")
+    scores = spec("ke/scores", "scores", deps=["ke/features"], metadata={"bridge/image": IMAGE})
+    plan = only([made(features, scores)], preparing=preparing)
+
+    before = Before(image=IMAGE, arguments=("features", "loans", "scores", "scores"))
+    assert [task.before for task in plan.tasks] == [None, before]
+
+
+@pytest.mark.parametrize(
+    ("images", "more", "why"),
+    [
+        ((IMAGE,), {}, "to run before it: one image can, if anybody prepares for it"),
+        ((IMAGE, IMAGE.replace("ab", "cd")), {"preparing": preparing}, "to run before it: one image can"),
+        (("registry.example/score:latest",), {"preparing": preparing}, "cannot be shown by Airflow: image"),
+    ],
+)
+def test_what_cannot_run_before_a_stage_is_refused(images: tuple[str, ...], more: dict[str, Any], why: str) -> None:
+    assets = [spec(f"ke/{number}", "scores", metadata={"bridge/image": image}) for number, image in enumerate(images)]
+
+    with pytest.raises(BadInput, match=f"The stage 'scores' of the DAG 'loans'.*{why}"):
+        planned([made(*assets)], **more)
 
 
 def test_a_small_graph_gives_exactly_this_plan() -> None:

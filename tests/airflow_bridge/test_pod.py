@@ -6,7 +6,6 @@ import copy
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -14,6 +13,8 @@ import pytest
 
 from airflow_bridge.schema import Asset, DagPlan, Partitions, Resources, Task, encode
 from tests.airflow_bridge.conftest import Inside
+from tests.recorders.kubernetes import KubernetesRecorder
+from tests.recorders.pod_security import violations
 
 OPTIONS = {
     "execution": "kubernetes",
@@ -40,19 +41,14 @@ def a_plan(**changes: Any) -> dict[str, Any]:
     return document
 
 
-@pytest.fixture(scope="session")
-def cluster(start_inside: Callable[..., Inside], tmp_path_factory: pytest.TempPathFactory) -> Inside:
-    """A process that takes for its cluster what it writes down itself."""
-    folder: Path = tmp_path_factory.mktemp("cluster")
-    return start_inside(KUBECONFIG=str(folder / "config"))
-
-
 @pytest.fixture
-def pod_of(cluster: Inside) -> Callable[..., dict[str, Any]]:
-    """The pod of a plan: ``pod_of(plan, **options)``."""
+def pod_of(airflow: Inside, kubernetes: KubernetesRecorder) -> Callable[..., dict[str, Any]]:
+    """The pod of a plan: ``pod_of(plan, **options)``; with ``run_type`` of a run of that type."""
 
-    def ask(plan: dict[str, Any], **options: str) -> dict[str, Any]:
-        found: dict[str, Any] = cluster("pods.specification", plan=plan, options={**OPTIONS, **options})
+    def ask(plan: dict[str, Any], run_type: str = "manual", **options: str) -> dict[str, Any]:
+        kubernetes.forget()
+        assert airflow("pods.start", plan=plan, options={**OPTIONS, **options}, run_type=run_type) == ""
+        (found,) = kubernetes.pods
         return found
 
     return ask
@@ -77,7 +73,7 @@ def test_the_schema_would_refuse_a_field_that_kubernetes_does_not_know(pod_of: C
 def test_the_pod_is_what_pod_security_calls_restricted(pod_of: Callable[..., dict[str, Any]]) -> None:
     spec = pod_of(a_plan())["spec"]
 
-    assert _violations(spec) == []
+    assert violations(spec) == []
     (container,) = spec["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["securityContext"]["runAsUser"] == spec["securityContext"]["runAsUser"] == 1000
@@ -106,7 +102,7 @@ def test_what_restricted_forbids_is_seen(
     spec.setdefault("initContainers", [])
     change(spec)
 
-    assert len(_violations(spec)) >= 1
+    assert len(violations(spec)) >= 1
 
 
 def test_the_pod_runs_the_configured_image_with_the_plans_arguments(pod_of: Callable[..., dict[str, Any]]) -> None:
@@ -120,9 +116,8 @@ def test_the_pod_runs_the_configured_image_with_the_plans_arguments(pod_of: Call
     assert pod["spec"]["activeDeadlineSeconds"] == 4 * 3600 + 300
 
 
-def test_why_a_run_is_there_adds_arguments_of_the_plan(cluster: Inside) -> None:
-    plan = a_plan(reasons={"backfill": ("--trigger", "backfill")})
-    pod = cluster("pods.specification", plan=plan, options=OPTIONS, run_type="backfill")
+def test_why_a_run_is_there_adds_arguments_of_the_plan(pod_of: Callable[..., dict[str, Any]]) -> None:
+    pod = pod_of(a_plan(reasons={"backfill": ("--trigger", "backfill")}), run_type="backfill")
 
     expected = ["run", "ke", "1.0.0", "--partition", "2026-01-31", "--trigger", "backfill"]
     assert pod["spec"]["containers"][0]["args"] == expected
@@ -147,7 +142,7 @@ def test_secrets_are_named_and_never_written_out(pod_of: Callable[..., dict[str,
         {"configMapRef": {"name": "scorewatch"}},
         {"secretRef": {"name": "scorewatch-keys"}},
     ]
-    assert {variable["name"] for variable in container["env"]} == {"HOME", "SCOREWATCH_HOME"}
+    assert {variable["name"] for variable in container["env"]} == {"HOME", "SCOREWATCH_HOME", "DAGSTER_HOME"}
 
 
 @pytest.mark.parametrize(
@@ -178,10 +173,8 @@ def test_a_task_gets_what_its_plan_asks_for_or_a_default(
         (Resources(cpu=1, memory_mib=8193), "asks for 8193 MiB of memory, and at most 8192 .*option max_memory_mib"),
     ],
 )
-def test_a_plan_that_asks_for_too_much_is_refused(
-    pod_of: Callable[..., dict[str, Any]], asked: Resources, expected: str
-) -> None:
-    refused = pod_of(a_plan(resources=asked))["refused"]
+def test_a_plan_that_asks_for_too_much_is_refused(airflow: Inside, asked: Resources, expected: str) -> None:
+    refused = airflow("pods.start", plan=a_plan(resources=asked), options=OPTIONS)
 
     assert re.search(f"The task scores of ke-nano-loan_1.0.0 {expected}", refused)
 
@@ -215,7 +208,7 @@ def test_a_hostile_plan_changes_arguments_names_and_labels_only(
     assert [label for label in own.values() if not label or not LABEL.fullmatch(label)] == []
 
 
-def test_a_pod_outlives_the_worker_and_is_watched_by_the_triggerer(cluster: Inside) -> None:
+def test_a_pod_outlives_the_worker_and_is_watched_by_the_triggerer(airflow: Inside) -> None:
     expected = {
         "durable": True,
         "deferrable": True,
@@ -230,15 +223,22 @@ def test_a_pod_outlives_the_worker_and_is_watched_by_the_triggerer(cluster: Insi
         "retries": 3,
     }
 
-    assert cluster("pods.options_of_the_operator", plan=a_plan(), options=OPTIONS, names=list(expected)) == expected
+    assert airflow("pods.options_of_the_operator", plan=a_plan(), options=OPTIONS, names=list(expected)) == expected
 
 
-def ended(exit_code: int) -> dict[str, Any]:
-    """The status of a pod whose container ended so."""
-    status = {"name": "base", "ready": False, "restartCount": 0, "image": "i", "imageID": "i"}
+def ended(exit_code: int, container: str = "base") -> dict[str, Any]:
+    """The status of a pod of which a container ended so."""
+    status = {"name": container, "ready": False, "restartCount": 0, "image": "i", "imageID": "i"}
     state = {"terminated": {"exitCode": exit_code, "reason": "Completed"}}
     phase = "Failed" if exit_code else "Succeeded"
-    return {"phase": phase, "containerStatuses": [{**status, "state": state}]}
+    if container == "base":
+        return {"phase": phase, "containerStatuses": [{**status, "state": state}]}
+    waiting = {**status, "name": "base", "state": {"waiting": {"reason": "PodInitializing"}}}
+    return {
+        "phase": phase,
+        "initContainerStatuses": [{**status, "state": state}],
+        "containerStatuses": [waiting],
+    }
 
 
 @pytest.mark.parametrize(
@@ -249,51 +249,43 @@ def ended(exit_code: int) -> dict[str, Any]:
         (ended(3), "AirflowFailException", "exit code 3: a blocking check failed"),
         (ended(75), "AirflowException", "exit code 75: a store"),
         (ended(137), "AirflowException", "exit code 137: it was killed, perhaps because it used more memory"),
+        (ended(2, "prepare"), "AirflowFailException", "exit code 2: its input is wrong"),
+        (ended(75, "prepare"), "AirflowException", "exit code 75: a store"),
+        (
+            ended(1, "model"),
+            "AirflowException",
+            "The model's own image ended with exit code 1; the log of the container",
+        ),
         ({"phase": "Failed", "reason": "Evicted"}, "AirflowException", "returned a failure"),
     ],
 )
 def test_the_end_of_the_pod_says_whether_another_try_may_help(
-    cluster: Inside, status: dict[str, Any], raised: str | None, message: str
+    airflow: Inside, kubernetes: KubernetesRecorder, status: dict[str, Any], raised: str | None, message: str
 ) -> None:
-    found = cluster("pods.run", plan=a_plan(), options=OPTIONS, status=status)
+    kubernetes.pod_status = status
+    found = airflow("pods.run", plan=a_plan(), options=OPTIONS)
 
     assert found["raised"] == raised
     assert message in found["message"]
     assert "scorewatch-keys" not in found["message"]
-    assert [asked.split()[0] for asked in found["asked"]].count("POST") == 1
-    assert found["asked"][-1].startswith("DELETE scorewatch-scores-")
+    assert [call.verb for call in kubernetes.calls].count("create") == 1
+    last = kubernetes.calls[-1]
+    assert (last.verb, last.resource) == ("delete", "pods")
+    assert last.name.startswith("scorewatch-scores-")
 
 
-def test_a_run_of_no_partition_starts_no_pod(cluster: Inside) -> None:
-    found = cluster("pods.run", plan=a_plan(), options=OPTIONS, status=ended(0), partition=None)
+def test_airflow_has_to_be_allowed_pods_and_their_logs(airflow: Inside, kubernetes: KubernetesRecorder) -> None:
+    for status in (ended(0), ended(3), ended(1, "model")):
+        kubernetes.pod_status = status
+        airflow("pods.run", plan=a_plan(), options=OPTIONS)
+
+    of_pods = {(verb, "", "pods") for verb in ("create", "delete", "get", "list", "patch")}
+    assert kubernetes.rights == {*of_pods, ("get", "", "pods/log")}
+
+
+def test_a_run_of_no_partition_starts_no_pod(airflow: Inside, kubernetes: KubernetesRecorder) -> None:
+    found = airflow("pods.run", plan=a_plan(), options=OPTIONS, partition=None)
 
     assert found["raised"] == "AirflowFailException"
     assert "no partition key" in found["message"]
-    assert found["asked"] == []
-
-
-def _violations(spec: dict[str, Any]) -> list[str]:
-    """What of the profile `restricted` of Kubernetes' Pod Security Standards a pod does not keep."""
-    found = [name for name in ("hostNetwork", "hostPID", "hostIPC", "hostUsers") if spec.get(name)]
-    kinds = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-    found += [f"volume {each['name']}" for each in spec.get("volumes", []) if not set(each) - {"name"} <= kinds]
-    own = spec.get("securityContext") or {}
-    found += [name for name in ("sysctls", "seLinuxOptions", "windowsOptions", "appArmorProfile") if own.get(name)]
-    for container in [*spec["containers"], *spec.get("initContainers", []), *spec.get("ephemeralContainers", [])]:
-        mine = container.get("securityContext") or {}
-        both = {**own, **mine}
-        kept = {
-            "privileged": not mine.get("privileged"),
-            "allowPrivilegeEscalation": mine.get("allowPrivilegeEscalation") is False,
-            "capabilities.drop": "ALL" in mine.get("capabilities", {}).get("drop", []),
-            "capabilities.add": set(mine.get("capabilities", {}).get("add", [])) <= {"NET_BIND_SERVICE"},
-            "runAsNonRoot": both.get("runAsNonRoot") is True,
-            "runAsUser": both.get("runAsUser") != 0,
-            "seccompProfile": all(
-                each.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost") for each in (own, both)
-            ),
-            "procMount": mine.get("procMount", "Default") == "Default",
-            "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
-        }
-        found += [f"{container['name']}: {name}" for name, holds in kept.items() if not holds]
-    return found
+    assert kubernetes.calls == []

@@ -311,3 +311,24 @@ def test_partitions_begin_and_are_written_as_dagster_does_it(
     partitions = Partitions(every=every, timezone="UTC", start=date(2026, 1, 1))
 
     assert (partitions.cron, partitions.key_format) == (definition.cron_schedule, definition.fmt)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image", "registry.example/score:latest"),
+        ("image", f"registry.example/{{{{ params.x }}}}@sha256:{'ab' * 32}"),
+        ("image", f"-v/score@sha256:{'ab' * 32}"),
+        ("image", f"registry.example/models/score@sha256:{'ab' * 32}\n"),
+        ("arguments", []),
+        ("arguments", ["{{ conn.x }}"]),
+        ("command", "sh"),
+        ("env", {}),
+    ],
+)
+def test_what_runs_before_a_task_is_an_image_by_its_digest_and_plain_arguments(field: str, value: object) -> None:
+    good = {"image": f"registry.example/models/score@sha256:{'ab' * 32}", "arguments": ["features", "ke"]}
+
+    data = canonical(changed("tasks.1.before", good))
+    assert decode(data, digest(data)).tasks[1].before is not None
+    assert f"tasks.1.before.{field}" in refusal(changed("tasks.1.before", {**good, field: value}))

@@ -10,6 +10,7 @@ import pytest
 from monitoring_assets.arrivals.agenda import HORIZON
 from monitoring_assets.arrivals.watched import Landed, Watched
 from monitoring_assets.landing import landing
+from monitoring_assets.onboarding import onboard
 from monitoring_assets.version import DeployedVersion
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -256,3 +257,23 @@ class TestWhatLanded:
         assert watched.arrival([one, other]).partitions == (DAYS[2], DAYS[3])
         keys = [watched.arrival(each).key for each in ([one], [other], [one, other], [Landed(DAYS[2], "b")])]
         assert len(set(keys)) == 4
+
+
+def test_a_model_with_a_container_of_its_own_gets_a_run_a_partition(story: Any) -> None:
+    story.lender.now = MIDNIGHT + HOUR
+    image = f"registry.example/models/score@sha256:{'ab' * 32}"
+    story.deploy(score={"kind": "container", "image": image, "column": "vendor_score"})
+    watched = watched_version(story)
+    onboard(story.lender.settings, "ke-nano-loan", "1.0.0", story.lender.clock)
+    watched.survey(story.lender.now)
+
+    assert watched.history == DAYS[-1:]
+    groups = watched.groups([Landed(day, "") for day in (DAYS[2], YESTERDAY, DAYS[3])])
+    assert [[each.partition for each in group] for group in groups] == [[YESTERDAY], [DAYS[3]]]
+    again = watched.judging_again(DAYS[:2])
+    assert again is None
+    watched.leave_behind(story.lender.now)
+    assert watched.history == DAYS[-2:-1]
+    again = watched.judging_again(DAYS[-2:])
+    assert again is not None
+    assert again.partitions == (DAYS[-1],)

@@ -175,3 +175,10 @@ class TestOnboarding:
         version = lender.onboard(**SMALL)
         assert do(version, DAYS, "onboarding") == []
         assert do(version, [], "onboarding") == []
+
+    def test_of_a_model_with_a_container_of_its_own_it_takes_no_scores(self, lender: Any, do: Any) -> None:
+        image = f"registry.example/models/score@sha256:{'ab' * 32}"
+        version = lender.onboard(score={"kind": "container", "image": image, "column": "vendor_score"})
+        land(lender, *DAYS)
+        assert do(version, DAYS, "onboarding") == []
+        assert do(version, DAYS[:1], assets={"features"}) == [Pass({"features"}, DAYS[:1], "backfill")]

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from monitoring_assets.assets.factory import group
+from monitoring_assets.assets.handing_over import hand_over
 from resources.errors import InfrastructureError
 
 DAY = "2026-01-02"
@@ -216,6 +218,26 @@ class TestContainer:
         recorded = run(version, [DAY], FIRST)["scores", DAY]
         assert recorded.outcome.state == "blocked"
         assert "SCOREWATCH_SCORES_URI is not set. Run it in the version's pod" in recorded.result.reason
+
+    def test_dagster_gives_it_a_run_a_partition(self, landed: Any, version: Any) -> None:
+        def runs_of(manifest: Any) -> int | None:
+            [stages] = [each for each in group(manifest) if len(getattr(each, "keys", ())) == 5]
+            return stages.backfill_policy.max_partitions_per_run
+
+        assert runs_of(version.manifest) == 1
+        assert runs_of(landed.onboard(model="other").manifest) is None
+
+    def test_a_run_that_was_given_other_features_is_to_be_tried_again(
+        self, landed: Any, run: Any, version: Any, written: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = tmp_path / "features.parquet"
+        monkeypatch.setenv("SCOREWATCH_FEATURES_URI", f"file://{place}")
+        written(landed.rows(DAY))
+        pl.DataFrame({"income": [1.0]}).write_parquet(place)
+        with pytest.raises(InfrastructureError, match="are not those that its container was given"):
+            run(version, [DAY], FIRST)
+        assert hand_over(version, DAY, place) == 400
+        assert run(version, [DAY], FIRST)["scores", DAY].result.status == "ok"
 
     def test_a_row_without_a_score_blocks(self, landed: Any, run: Any, version: Any, written: Any) -> None:
         written(landed.rows(DAY).head(399))

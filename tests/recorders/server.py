@@ -113,6 +113,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.serve(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
+    def do_PATCH(self) -> None:
+        self.do_POST()
+
+    def do_DELETE(self) -> None:
+        self.do_POST()
+
     def do_GET(self) -> None:
         self.serve(b"")
 
