@@ -49,6 +49,8 @@ def migrating(url: Secret) -> Iterator[None]:
             time.sleep(POLL_S)
         DagsterPostgresStorage(url.reveal())
         yield
+        # A connection that is closed keeps its locks for as long as the database takes to notice.
+        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
 
 
 def missing(url: Secret) -> str | None:
