@@ -121,11 +121,13 @@ class TestUpdate:
     def update(self, lender: Any, **changes: Any) -> tuple[list[str], str]:
         return deployment.update(folder(lender, **changes) / "model.yaml", lender.settings)
 
-    def test_what_may_change_is_swapped_and_pinned(self, lender: Any, version: Any) -> None:
+    def test_what_may_change_is_swapped(self, lender: Any, version: Any) -> None:
         changed, digest = self.update(lender, tier=1, policy={"csi": {"warn": 0.15}}, owner="new@lender.example")
         assert sorted(changed) == ["owner", "policy", "tier"]
         assert digest != version.manifest_digest
-        after = onboarding.pinned(lender.settings, digest)
+        assert lender.store.get(f"manifests/{digest}.yaml") is None, "owners need no right to the store"
+        after = onboarding.onboard(lender.settings, version.manifest.model, version.manifest.version)
+        assert after.manifest_digest == digest
         assert (after.manifest.tier, after.manifest.policy.csi.warn) == (1, 0.15)
         assert lender.registry.get(f"{FOLDER}/model.yaml").data == lender.store.get(f"manifests/{digest}.yaml").data
         assert onboarding.pinned(lender.settings, version.manifest_digest).manifest.tier == 2
