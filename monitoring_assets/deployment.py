@@ -54,7 +54,8 @@ def register(folder: Path, settings: Settings) -> tuple[Manifest, bool]:
 def update(path: Path, settings: Settings) -> tuple[list[str], str]:
     """Swap a registered manifest for a changed one; the changed top-level keys, and the new manifest's digest.
 
-    The platform pins it when it sees it: owners of a version need no right to the store. Raises BadInput when the version is not registered, a key that never changes differs, or another update came first.
+    The platform pins it when it sees it: owners of a version need no right to the store. Raises BadInput when the
+    version is not registered, a key that never changes differs, or another update came first.
     """
     manifest = _read(path)
     check_supported(manifest, settings)
