@@ -168,6 +168,11 @@ def versions_sent() -> str:
     return "publisher/versions-sent"
 
 
+def policies_seen() -> str:
+    """By version the digest of the policy under which its episodes were last looked at."""
+    return "publisher/policies.json"
+
+
 def dashboards() -> str:
     """Where the dashboards at Datadog are."""
     return "publisher/dashboards.json"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from resources.delivery import Accepted, Delivery, Later, Refused, judged
+from resources.delivery import UNWELCOME, Accepted, Delivery, Later, Refused, judged
 from resources.secrets import Secret
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Datadog:
     def _send_patiently(self, api: MetricsApi, batch: list[MetricSeries], until: float) -> tuple[int, Delivery]:
         for planned in WAITS_S:
             status, delivery = self._send_once(api, batch)
-            if not isinstance(delivery, Later) or status < 400:
+            if not isinstance(delivery, Later) or status < 400 or status in UNWELCOME:
                 return status, delivery
             wait = planned if delivery.after_s is None else delivery.after_s
             if self._clock() + wait > until:

@@ -32,6 +32,9 @@ class Later:
     """How many seconds the service wants to be left alone; None if it did not say."""
 
 
+UNWELCOME = {401, 403, 404, 407}
+"""Answers about who asks, and by which way: another key or proxy mends them, and the message is not at fault."""
+
 Delivery = Accepted | Refused | Later
 
 
@@ -39,7 +42,7 @@ def judged(status: int, reason: str, headers: Mapping[str, str]) -> Refused | La
     """What an answer means that is no acceptance; below 400 something else than the service gave it."""
     if status < 400:
         reason = f"{reason}, but not as the service does. Is something in between?"
-    if 400 <= status < 500 and status not in (408, 429):
+    if 400 <= status < 500 and status not in {*UNWELCOME, 408, 429}:
         return Refused(reason)
     return Later(reason, wait_in(headers))
 

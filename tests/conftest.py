@@ -19,6 +19,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings as hypothesis_settings
 
 from tests.postgres import database, new_database, postgres
 
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["database", "new_database", "postgres"]
 
 REPOSITORY = Path(__file__).parents[1]
+
+# A busy machine is no fault of the code.
+hypothesis_settings.register_profile("scorewatch", deadline=None)
+hypothesis_settings.load_profile("scorewatch")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

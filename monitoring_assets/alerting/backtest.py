@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from monitoring_assets import layout
-from monitoring_assets.alerting.episodes import NAMES, SUSTAINED, Change, Kind, Memory, Seen, follow
-from monitoring_assets.alerting.findings import VERSION, find, together, why
+from monitoring_assets.alerting.episodes import NAMES, SUSTAINED, Change, Kind, Memory, follow
+from monitoring_assets.alerting.findings import VERSION, find, seen, together, why
 from monitoring_assets.alerting.policy import Policy, Severity
 from monitoring_assets.alerting.storms import limit
 
@@ -80,7 +80,7 @@ def replay(results: pl.DataFrame, policies: Policies) -> Replay:
     )
     newest = results.join(known, on=VERSION, how="semi").sort("attempt").unique(key, keep="last", maintain_order=True)
     found = find(newest, policies)
-    found = found.join(newest.with_row_index("row").select("row", *VERSION, "partition"), on="row")
+    found = found.join(newest.with_row_index("row").select("row", *VERSION, "partition", "asset"), on="row")
     episodes = tuple(_episodes(together(found), policies))
     return Replay(episodes, frozenset(newest["model"].unique()), _model_months(newest))
 
@@ -104,9 +104,7 @@ def _episodes(table: pl.DataFrame, policies: Policies) -> Iterator[Episode]:
 
 
 def _of_kind(model: str, version: str, kind: Kind, group: pl.DataFrame, policy: Policy) -> Iterator[Episode]:
-    shifts, weeks = (group[name].fill_null(math.nan).to_list() for name in ("shift", "weekly"))
-    seen = map(Seen, group["level"].to_list(), shifts, weeks)
-    _, changes = follow(policy.rules(kind), Memory(), seen)
+    _, changes = follow(policy.rules(kind), Memory(), seen(group))
     partitions = group["partition"]
 
     def opened(change: Change, rule: str) -> Episode:

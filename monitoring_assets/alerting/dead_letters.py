@@ -1,4 +1,6 @@
-"""Messages that their service will never take: kept until a person has dealt with them, and deletes them."""
+"""Messages that their service will never take: kept until a person has dealt with them, and deletes them or has them
+sent again.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,18 @@ class DeadLetter:
 
 def bury(store: ObjectStore, about: Name, identity: str, letter: Mapping[str, object], refused: Refused) -> None:
     """Keep a message; once for the same ``identity``."""
-    name = hashlib.sha256(identity.encode()).hexdigest()[:16]
     content = json.dumps({**letter, "refused": refused.reason}, indent=1)
-    store.put(layout.dead_letter(*about, name), content.encode())
+    store.put(_key(about, identity), content.encode())
+
+
+def unbury(store: ObjectStore, about: Name, identity: str) -> None:
+    """The message was taken after all."""
+    if store.head(_key(about, identity)) is not None:
+        store.delete(_key(about, identity))
+
+
+def _key(about: Name, identity: str) -> str:
+    return layout.dead_letter(*about, hashlib.sha256(identity.encode()).hexdigest()[:16])
 
 
 def dead_letters(store: ObjectStore) -> Iterator[DeadLetter]:

@@ -42,17 +42,23 @@ class Seen:
     """One partition of one kind: its level, and for sustained shifts of the score its mean and week.
 
     ``shift`` is the standardised shift of the mean log-odds, ``weekly`` the net PSI of the week that ends with the
-    partition; nan where they were not measured.
+    partition; nan where they were not measured. ``raised`` are the assets whose results are at WARN or above, ``clear``
+    those whose results are CLEAR.
     """
 
     level: int
     shift: float = math.nan
     weekly: float = math.nan
+    raised: tuple[str, ...] = ()
+    clear: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What the rules remember of the partitions before: it can be stored and gone on from."""
+    """What the rules remember of the partitions before: it can be stored and gone on from.
+
+    ``involved`` are the assets that a partition has to say are clear, because they raised the episode, or nearly did.
+    """
 
     severity: int = NONE
     levels: tuple[int, ...] = ()
@@ -62,6 +68,7 @@ class Memory:
     up: float = 0.0
     down: float = 0.0
     weeks: tuple[float, ...] = ()
+    involved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,9 @@ def _step(rules: Rules, memory: Memory, seen: Seen) -> tuple[Memory, str]:
     if rules.week:
         memory = _sustained(rules, memory, seen)
     ticket = TICKET if memory.sustained else NONE
-    level = seen.level
+    level = _level(memory, seen)
+    if seen.raised:
+        memory = replace(memory, involved=tuple(sorted({*memory.involved, *seen.raised})))
     if level == SILENT:
         return _at(memory, max(memory.severity, ticket)), SUSTAINED
     levels = (*memory.levels, level)[-rules.among :]
@@ -109,10 +118,17 @@ def _step(rules: Rules, memory: Memory, seen: Seen) -> tuple[Memory, str]:
         return _at(memory, max(memory.severity, WARNING)), _warned(rules, warned)
     if memory.severity > TICKET and calm >= rules.calm:
         # The levels that opened this one shall not open the next.
-        return _at(replace(memory, levels=(), closed=0), ticket), f"clear for {calm} partitions"
+        return _at(replace(memory, levels=(), closed=0, involved=()), ticket), f"clear for {calm} partitions"
     if memory.severity <= TICKET:
+        if not warned:
+            memory = replace(memory, involved=())
         return _at(memory, ticket), SUSTAINED if ticket else "the sustained shift is over"
     return memory, ""
+
+
+def _level(memory: Memory, seen: Seen) -> int:
+    """A partition of which only some assets have reported, or not those that the episode is about, clears nothing."""
+    return SILENT if seen.level == CLEAR and not set(memory.involved) <= set(seen.clear) else seen.level
 
 
 def _at(memory: Memory, severity: int) -> Memory:

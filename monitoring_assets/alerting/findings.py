@@ -6,12 +6,14 @@ them with the same eyes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from monitoring_assets.alerting.episodes import Seen
 from monitoring_assets.alerting.levels import CLEAR, CRITICAL, SILENT, WARN, Shifts, levels
 from monitoring_assets.alerting.policy import Policy
 
@@ -65,9 +67,12 @@ def together(found: pl.DataFrame) -> pl.DataFrame:
     """Findings about one partition and kind of episode as one: the gravest, with what all of them counted.
 
     Takes and gives ``model``, ``version``, ``partition`` beside the columns of `find`, ``row`` apart; sorted by them.
+    Takes ``asset`` too, and gives the lists of assets that `seen` speaks of.
     """
     key = [*VERSION, "partition", "episode"]
     gravest = pl.col("level") == pl.col("level").max()
+    # Data comes or does not: whoever says that it came need not be who said that it did not.
+    raised = (pl.col("level") >= WARN) & (pl.col("episode") != "pipeline")
     grouped = found.sort("level", "net", descending=True, nulls_last=True).group_by(key, maintain_order=True)
     return grouped.agg(
         pl.col("level").first(),
@@ -75,7 +80,16 @@ def together(found: pl.DataFrame) -> pl.DataFrame:
         pl.col("columns").sum(),
         pl.col("worst", "net", "threshold", "reason").first(),
         pl.col("shift", "weekly").drop_nulls().first(),
+        raised=pl.col("asset").filter(raised),
+        clear=pl.col("asset").filter(pl.col("level") == CLEAR),
     ).sort(key)
+
+
+def seen(together: pl.DataFrame) -> list[Seen]:
+    """One partition after another of one version and kind of episode, as the rules see them."""
+    shifts, weeks = (together[name].fill_null(math.nan).to_list() for name in ("shift", "weekly"))
+    raised, clear = (map(tuple, together[name].to_list()) for name in ("raised", "clear"))
+    return list(map(Seen, together["level"].to_list(), shifts, weeks, raised, clear))
 
 
 def why(finding: Mapping[str, Any]) -> str:

@@ -75,9 +75,9 @@ def now(about: About, state: AlertState, env: str, at: datetime) -> Iterator[Gau
         yield Gauge(f"scorewatch.now.{name}", value, at, _tags(about, env))
 
 
-def vitals(env: str, dead_letters: int, at: datetime) -> list[Gauge]:
-    """That the publisher is alive, and how many messages it gave up."""
-    found = {"heartbeat": 1.0, "dead_letters": float(dead_letters)}
+def vitals(env: str, dead_letters: int, undelivered: int, at: datetime) -> list[Gauge]:
+    """That the publisher is alive, how many messages it gave up, and of how many versions it could not tell yet."""
+    found = {"heartbeat": 1.0, "dead_letters": float(dead_letters), "undelivered": float(undelivered)}
     return [Gauge(f"scorewatch.publisher.{name}", value, at, {"env": env}) for name, value in found.items()]
 
 

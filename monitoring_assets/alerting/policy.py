@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from monitoring_assets.alerting.episodes import GRAVE, TICKET, WARNING, Kind, Rules
 
 VERSION = 1
-"""Of the rules as a whole; stored with every decision. Another one means that the same results may decide otherwise."""
+"""Of the rules as a whole. Another one means that the same results may decide otherwise."""
 
 WEEK: dict[str, int] = {"hour": 168, "day": 7, "week": 1, "month": 0}
 """Partitions in a week; months have no disjoint weeks."""
@@ -41,6 +43,11 @@ class Policy:
     among: int = 3
     calm: int = 2
     cooldown: int = 3
+
+    @property
+    def digest(self) -> str:
+        """Changes with anything that may decide otherwise."""
+        return hashlib.sha256(json.dumps([VERSION, asdict(self)], sort_keys=True).encode()).hexdigest()[:16]
 
     def rules(self, kind: Kind) -> Rules:
         """The rules of a kind of episode."""

@@ -12,10 +12,12 @@ from typing import TypeVar
 from monitoring_assets import layout
 from monitoring_assets.alerting import gauges
 from monitoring_assets.alerting.about import About
+from monitoring_assets.alerting.dead_letters import dead_letters
 from monitoring_assets.alerting.deployments import announce
 from monitoring_assets.alerting.outbox import Outbox, Pager
 from monitoring_assets.alerting.overview import versions_with_alerts
 from monitoring_assets.alerting.policies import FleetPolicy, fleet_defaults
+from monitoring_assets.alerting.policies_seen import Policies
 from monitoring_assets.alerting.policy import Policy
 from monitoring_assets.alerting.reconcile import Reconciled, Reconciler, Unsettled
 from monitoring_assets.alerting.silences import end_silence, in_force, silences
@@ -58,8 +60,9 @@ def publish_version(settings: Settings, manifest: Manifest, clock: Clock) -> Rec
     return _reconciler(settings, clock).reconcile(about, silenced=silenced)
 
 
-def publish(settings: Settings, clock: Clock) -> Round:
-    """Publish every version that has a marker, or whose silence is over. A version that fails keeps no other back.
+def publish(settings: Settings, clock: Clock, *, refused: bool = False) -> Round:
+    """Publish every version that has a marker, whose silence is over, or whose policy is another one now; with
+    ``refused`` also those of which PagerDuty refused something. A version that fails keeps no other back.
 
     Raises InfrastructureError when the store cannot be listed.
     """
@@ -72,7 +75,10 @@ def publish(settings: Settings, clock: Clock) -> Round:
     abouts = _abouts(fleet, named | stated, _policy(settings))
     reconciler = _reconciler(settings, clock)
     weather = Weather(store, reconciler.pager, clock, settings.env, settings.dagit_url)
-    called = named | weather.released()
+    policies = Policies(store)
+    called = named | weather.released() | policies.changed({name: abouts[name] for name in stated & abouts.keys()})
+    if refused:
+        called |= {(letter.model, letter.version) for letter in dead_letters(store)}
     wanted = {
         name: about
         for name, about in abouts.items()
@@ -81,10 +87,12 @@ def publish(settings: Settings, clock: Clock) -> Round:
     }
 
     def tell(about: About) -> Unsettled | Reconciled:
-        return reconciler.tell(about, silenced=about.model in silent and about.model not in over)
+        silenced = about.model in silent and about.model not in over
+        return reconciler.tell(about, silenced=silenced, refused=refused)
 
     # Whoever is to be woken is, before anything waits for Datadog.
     told = _each(tell, wanted)
+    policies.seen({name: wanted[name] for name, found in told.items() if isinstance(found, Unsettled)})
     for model in over:
         if not any(isinstance(found, Reconciled) and found.waiting for name, found in told.items() if name[0] == model):
             end_silence(store, silent[model])
@@ -93,8 +101,8 @@ def publish(settings: Settings, clock: Clock) -> Round:
     unannounced = announce(store, reconciler.pager, deployed, settings.env, settings.dagit_url, now)
     standing = {name: about for name, about in abouts.items() if about.monitored and name in stated.union(wanted)}
     # Before the gauges of partitions, of which there may be so many that Datadog has enough for a while.
-    unseen = _show(reconciler, standing)
     waiting = {name: found for name, found in told.items() if isinstance(found, Reconciled)}
+    unseen = _show(reconciler, standing, undelivered=sum(bool(each.waiting) for each in waiting.values()))
     unsettled = {name: found for name, found in told.items() if isinstance(found, Unsettled)}
     return _summed(waiting | _each(reconciler.settle, unsettled), sent, {**stormy, **unannounced, **unseen})
 
@@ -128,12 +136,12 @@ def resolve_again(settings: Settings, clock: Clock) -> int:
         )
 
 
-def _show(reconciler: Reconciler, standing: Mapping[Name, About]) -> dict[str, str]:
+def _show(reconciler: Reconciler, standing: Mapping[Name, About], undelivered: int) -> dict[str, str]:
     """Tell Datadog that the publisher is alive and, when it is time, how versions stand; what could not be told."""
     if reconciler.datadog is None:
         return {}
     store, env, at = reconciler.store, reconciler.env, reconciler.clock()
-    found = gauges.vitals(env, sum(1 for _ in store.list(layout.DEAD_LETTERS)), at)
+    found = gauges.vitals(env, sum(1 for _ in store.list(layout.DEAD_LETTERS)), undelivered, at)
     problems = {}
     turn = _has_turn(store, at)
     if turn:

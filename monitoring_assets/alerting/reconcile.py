@@ -24,7 +24,7 @@ from monitoring_assets.alerting.levels import CLEAR, SILENT
 from monitoring_assets.alerting.outbox import Pager
 from monitoring_assets.alerting.state import AlertState, Overtaken, Row, StateFile
 from monitoring_assets.alerting.telling import Teller
-from monitoring_assets.alerting.wanted import plan, with_rows
+from monitoring_assets.alerting.wanted import Planner, raised_by, with_rows
 from monitoring_assets.past.markers import Marker, markers
 from monitoring_assets.past.rows import to_frame, to_line
 from monitoring_assets.results import Result
@@ -77,33 +77,37 @@ class Reconciler:
     dagit: str
     datadog: gauges.Gauges | None = None
 
-    def reconcile(self, about: About, *, silenced: bool = False) -> Reconciled:
+    def reconcile(self, about: About, *, silenced: bool = False, refused: bool = False) -> Reconciled:
         """`tell`, then `settle`. Raises InfrastructureError when the store cannot be reached."""
-        told = self.tell(about, silenced=silenced)
+        told = self.tell(about, silenced=silenced, refused=refused)
         return self.settle(told) if isinstance(told, Unsettled) else told
 
-    def tell(self, about: About, *, silenced: bool = False) -> Unsettled | Reconciled:
+    def tell(self, about: About, *, silenced: bool = False, refused: bool = False) -> Unsettled | Reconciled:
         """Take in the results of a version that have a marker, and tell PagerDuty what it does not know yet.
 
         Reconciled if that could not be done: the markers stay.
 
-        While a version is ``silenced`` nothing is triggered; resolving goes on. Raises InfrastructureError when the
+        While a version is ``silenced`` nothing is triggered; resolving goes on. ``refused``: what PagerDuty refused is
+        sent again. Raises InfrastructureError when the
         store cannot be reached.
         """
         marked = list(markers(self.store, layout.PENDING, f"{about.model}/{about.version}/"))
-        folders = sorted({(each.partition, each.kind) for each in marked})
-        read = {folder: self._attempts(about, *folder) for folder in folders}
+        folders = {(each.partition, each.kind) for each in marked}
         file = StateFile(self.store, about.model, about.version)
+        before = file.read()
+        read = {folder: self._attempts(about, *folder) for folder in sorted(folders | _judged_otherwise(before, about))}
         try:
             judged = {(each.partition, each.kind) for attempts in read.values() for each in attempts}
-            live = _live(read.values())
-            state = with_rows(file.read(), judged, _rows(about, read.values()))
-            state = state.model_copy(update={"newest": gauges.newest_of(state.newest, live)})
-            file.write(plan(_without_old(state, self.clock()), about, self.clock(), self.env))
+            live = _live(attempts for folder, attempts in read.items() if folder in folders)
+            rows = list(_rows(about, read.values()))
+            state = _without_old(with_rows(before, judged, rows), self.clock())
+            news = {"newest": gauges.newest_of(state.newest, live), "policy": about.policy.digest}
+            planner = Planner(about, self.clock(), self.env, raised_by(before, rows))
+            file.write(planner.plan(state.model_copy(update=news)))
             teller = Teller(
                 self.store, self.pager, self.clock, self.env, self.dagit, dashboards=self.datadog is not None
             )
-            heard = teller.tell(file, about, silenced=silenced)
+            heard = teller.tell(file, about, silenced=silenced, refused=refused)
         except Overtaken:
             return Reconciled(overtaken=True)
         if heard.waiting:
@@ -175,6 +179,13 @@ def _live(folders: Iterable[Sequence[Result]]) -> list[Result]:
     ]
 
 
+def _judged_otherwise(state: AlertState, about: About) -> set[tuple[str, str]]:
+    """The folders of the rows that another policy judged than the one that is in force."""
+    if not about.monitored or state.policy in ("", about.policy.digest):
+        return set()
+    return {(layout.encoded(row.partition), row.kind) for row in state.rows}
+
+
 def _without_old(state: AlertState, now: datetime) -> AlertState:
     closed = tuple(each for each in state.closed if each.resolved_at > now - FORGOTTEN)
     return state.model_copy(update={"closed": closed})
@@ -182,30 +193,32 @@ def _without_old(state: AlertState, now: datetime) -> AlertState:
 
 def _rows(about: About, folders: Iterable[Sequence[Result]]) -> Iterator[Row]:
     """What counts of every asset's attempts (oldest first, a sequence a partition and kind): the newest live one,
-    unless a later one clears it.
+    unless later ones clear it; where none was live the newest, if it is clear.
     """
-    pairs = [
-        (next((each for each in reversed(own) if each.live), None), None if own[-1].live else own[-1])
+    counting = [
+        _counting(own)
         for attempts in folders
         for own in ([each for each in attempts if each.asset == asset] for asset in {each.asset for each in attempts})
     ]
-    judged = [each for pair in pairs for each in pair if each is not None]
-    rows = _judged(judged, about)
-    for live, later in pairs:
-        before, after = rows.get(id(live), {}), rows.get(id(later), {})
-        for episode in before | after:
-            counts = _lower(before.get(episode), after.get(episode))
-            if counts is not None:
-                yield counts
+    rows = _judged([each for own in counting for each in own], about)
+    for first, *later in counting:
+        number = first.attempt if first.live else 0
+        found = rows[id(first)]
+        for each in later:
+            found = {episode: _lower(row, rows[id(each)].get(episode)) for episode, row in found.items()}
+        for row in found.values():
+            if first.live or row.level == CLEAR:
+                yield row.model_copy(update={"attempt": number})
 
 
-def _lower(live: Row | None, later: Row | None) -> Row | None:
+def _counting(attempts: Sequence[Result]) -> Sequence[Result]:
+    newest = max((number for number, each in enumerate(attempts) if each.live), default=len(attempts) - 1)
+    return attempts[newest:]
+
+
+def _lower(row: Row, later: Row | None) -> Row:
     """An attempt that is not live may clear, and never raises."""
-    if later is None or later.level == SILENT:
-        return live
-    if live is None:
-        return later if later.level == CLEAR else None
-    return later if later.level < live.level else live
+    return row if later is None or later.level == SILENT or later.level >= row.level else later
 
 
 def _judged(results: Sequence[Result], about: About) -> dict[int, dict[str, Row]]:

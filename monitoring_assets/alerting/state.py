@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from monitoring_assets import layout
 from monitoring_assets.alerting.episodes import Kind, Memory
-from monitoring_assets.alerting.policy import VERSION, Severity
+from monitoring_assets.alerting.policy import Severity
 from resources.errors import InfrastructureError
 from resources.object_store import ObjectStore
 
@@ -21,17 +21,21 @@ Track = Literal["drift", "quality", "performance", "pipeline", "registry"]
 
 
 class _Stored(BaseModel):
-    # A week without a measured PSI is nan.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    # A week without a measured PSI is nan. What a newer release knows besides is no reason to know nothing.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
 class Row(_Stored):
-    """What counts of one kind of result of one asset of a partition: a row of `findings.find`."""
+    """What counts of one kind of result of one asset of a partition: a row of `findings.find`.
+
+    ``attempt`` is the number of the newest live attempt, 0 if there is none.
+    """
 
     partition: str
     kind: str
     asset: str
     episode: Kind
+    attempt: int = 0
     level: int
     reached: int | None = None
     columns: int | None = None
@@ -51,21 +55,25 @@ class Past(_Stored):
 
 
 class Told(_Stored):
-    """An episode, and what PagerDuty knows of it under ``key``. It grew as grave as it is on the partition ``at``.
+    """An episode, and what PagerDuty knows of it under ``key``. It grew as grave as it is on the partition ``at``, and
+    was still open on ``through``.
 
-    ``registered``: it may count towards a storm. ``told`` is the severity that was accepted. ``trying`` is set before
-    a message is sent and taken away when its answer is known: while it is, nobody can say whether it arrived.
+    ``registered``: it may count towards a storm. ``told`` is the severity that was accepted, ``refused`` the one that
+    never will be. ``trying`` is set before a message is sent and taken away when its answer is known: while it is,
+    nobody can say whether it arrived.
     """
 
     track: Track
     key: str
     opened: str
     at: str
+    through: str = ""
     since: datetime
     severity: int
     why: str
     registered: bool = False
     told: Severity | None = None
+    refused: Severity | None = None
     trying: bool = False
 
     @property
@@ -89,9 +97,12 @@ class Newest(_Stored):
 
 
 class AlertState(_Stored):
-    """Everything of one version. ``closing`` are episodes that are over, which somebody else still knows of."""
+    """Everything of one version. ``closing`` are episodes that are over, which somebody else still knows of.
 
-    policy_version: int = VERSION
+    ``policy`` is the digest of the policy that judged the rows.
+    """
+
+    policy: str = ""
     rows: tuple[Row, ...] = ()
     past: dict[Track, Past] = {}
     open: dict[Track, Told] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from monitoring_assets.alerting import messages
 from monitoring_assets.alerting.about import About
 from monitoring_assets.alerting.dashboards import model_dashboard
-from monitoring_assets.alerting.dead_letters import bury
+from monitoring_assets.alerting.dead_letters import bury, unbury
 from monitoring_assets.alerting.outbox import Pager
 from monitoring_assets.alerting.policy import Severity
 from monitoring_assets.alerting.state import Closed, StateFile, Told
@@ -39,8 +39,10 @@ class Teller:
     dagit: str
     dashboards: bool = False
 
-    def tell(self, file: StateFile, about: About, *, silenced: bool) -> Heard:
-        """Resolve what is over, then page for what is open, in this order. Raises Overtaken."""
+    def tell(self, file: StateFile, about: About, *, silenced: bool, refused: bool = False) -> Heard:
+        """Resolve what is over, then page for what is open, in this order; what was ``refused`` too, if that is asked
+        for. Raises Overtaken.
+        """
         sent, waiting = 0, ""
         while (told := next(iter(file.state.closing), None)) is not None:
             delivery = self._resolve(file, about, told)
@@ -49,7 +51,7 @@ class Teller:
             sent += isinstance(delivery, Accepted)
         for told in file.state.open.values():
             page = about.policy.pages(told.severity)
-            if page is None or told.told in (page, "critical") or silenced:
+            if page is None or told.told in (page, "critical") or silenced or (told.refused == page and not refused):
                 continue
             verdict = "page" if told.known else self._verdict(file, about, told)
             if verdict == "wait":
@@ -88,16 +90,23 @@ class Teller:
         dashboard = model_dashboard(self.store) if self.dashboards else None
         event = messages.trigger(about, told, page, worst, self.env, self.dagit, dashboard)
         delivery = self._send(about, told, event)
-        if not isinstance(delivery, Later):
-            _put(file, told.model_copy(update={"told": page, "trying": False}))
+        if isinstance(delivery, Accepted):
+            unbury(self.store, (about.model, about.version), _identity(told, "trigger"))
+            _put(file, told.model_copy(update={"told": page, "refused": None, "trying": False}))
+        if isinstance(delivery, Refused):
+            _put(file, told.model_copy(update={"refused": page, "trying": False}))
         return delivery
 
     def _send(self, about: About, told: Told, event: Event) -> Delivery:
         delivery = self.pager.send(event)
         if isinstance(delivery, Refused):
             letter = {"action": event.action, "episode": told.model_dump(mode="json")}
-            bury(self.store, (about.model, about.version), f"{told.key} {event.action}", letter, delivery)
+            bury(self.store, (about.model, about.version), _identity(told, event.action), letter, delivery)
         return delivery
+
+
+def _identity(told: Told, action: str) -> str:
+    return f"{told.key} {action}"
 
 
 def _put(file: StateFile, told: Told) -> None:

@@ -15,9 +15,10 @@ EVERY_S = 30.0
 
 @click.command("publish")
 @click.option("--once", is_flag=True, help="One round, then end: for a CronJob.")
+@click.option("--refused", is_flag=True, help="Send again what PagerDuty refused, once the reason is mended.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document a round.")
 @click.pass_obj
-def command(settings: Settings, once: bool, as_json: bool) -> int:
+def command(settings: Settings, once: bool, refused: bool, as_json: bool) -> int:
     """Tell PagerDuty what the results ask for that it does not know yet; every 30 seconds until Ctrl-C.
 
     Stages do that themselves when they have written results, and so does a sensor where `scorewatch up` runs: this is a
@@ -29,7 +30,7 @@ def command(settings: Settings, once: bool, as_json: bool) -> int:
 
     while True:
         with working("publishing"):
-            done = publish(settings, utc_now)
+            done = publish(settings, utc_now, refused=refused)
         if as_json:
             echo_json({"results": done.results, "sent": done.sent, "waiting": done.waiting})
         else:

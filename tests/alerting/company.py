@@ -44,9 +44,9 @@ class Company:
         FleetFile(self.lender.store).write(fleet)
         return Scene(self.lender.store)
 
-    def publish(self, after: timedelta = timedelta()) -> Round:
+    def publish(self, after: timedelta = timedelta(), *, refused: bool = False) -> Round:
         self.now += after
-        return publish(self.settings, lambda: self.now)
+        return publish(self.settings, lambda: self.now, refused=refused)
 
     def write(self, model: str, partition: str, status: str, **more: Any) -> None:
         """A live csi result of one column."""

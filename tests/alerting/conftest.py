@@ -102,7 +102,9 @@ class Scene:
         self.now = max(self.now, datetime(2026, 1, 1, 6, tzinfo=UTC) + timedelta(days=day))
         net = NETS.get(state, 0.0)
         status = {"hold": "ok"}.get(state, state)
-        metrics = [shift("car_value", net), shift("salary_range", net / 2)] if state in NETS else []
+        metric = more.get("kind", "csi")
+        columns = {"car_value": net, "salary_range": net / 2} if state in NETS else {}
+        metrics = [shift(column, value, metric=metric) for column, value in columns.items()]
         usual = {"kind": "csi", "asset": "csi", "trigger": "arrival", "live": True, "reason": "", "metrics": metrics}
         return self.write(partition, status, **usual | more)
 
@@ -118,7 +120,7 @@ class Scene:
 def shift(column: str, net: float, **more: Any) -> Metric:
     status = "breach" if net >= 0.25 else "warn" if net >= 0.1 else "ok"
     usual = {"metric": "csi", "window": 1, "value": net, "n": 900, "threshold": 0.1, "significant": True}
-    return Metric(column=column, net_value=net, status=status, **usual | more)
+    return Metric(**{"column": column, "net_value": net, "status": status} | usual | more)
 
 
 @pytest.fixture

@@ -197,13 +197,13 @@ def test_while_datadog_is_down_pages_are_sent_and_afterwards_every_point(scene: 
 
 def test_what_datadog_refuses_is_a_dead_letter_and_is_not_sent_again(scene: Scene, recorder: Recorder) -> None:
     scene.about = TIER_1
-    recorder.datadog.faults.add(failing(403))
+    recorder.datadog.faults.add(failing(400))
     scene.day(1, "breach")
     assert look(scene, recorder).results == 1
     [letter] = scene.store.list(layout.DEAD_LETTERS)
     blob = scene.store.get(letter.key)
     assert blob is not None
-    assert b"403" in blob.data
+    assert b"400" in blob.data
     assert b"2026-01-01T21:00:00+00:00" in blob.data
     look(scene, recorder)
     assert daily(recorder) == {}

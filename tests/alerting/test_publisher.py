@@ -55,9 +55,8 @@ def test_every_round_says_that_the_publisher_lives_and_every_five_minutes_how_ve
         assert company.publish(timedelta(minutes=1)).waiting == {}
     beats = points(recorder, "scorewatch.publisher.")
     minutes = [begun + timedelta(minutes=number) for number in range(12)]
-    assert beats == {("heartbeat", ("env:test",), at): 1 for at in minutes} | {
-        ("dead_letters", ("env:test",), at): 0 for at in minutes
-    }
+    vitals = {"heartbeat": 1, "dead_letters": 0, "undelivered": 0}
+    assert beats == {(name, ("env:test",), at): value for name, value in vitals.items() for at in minutes}
     assert {at for _, _, at in points(recorder, "scorewatch.now.")} == {minutes[0], minutes[5], minutes[10]}
     stands = {"state": 2.0, "psi.max": 2.31, "features.breached": 2.0, "sla_seconds": 30 * 3_600.0}
     assert now(recorder, minutes[0]) == stands | {"result.age_seconds": 1_800.0}
@@ -125,8 +124,8 @@ def test_two_publishers_at_once_tell_how_versions_stand_once(
     with ThreadPoolExecutor(2) as threads:
         rounds = list(threads.map(lambda _: company.publish(), range(2)))
     assert [each.waiting for each in rounds] == [{}, {}]
-    # The heartbeat and the dead letters of each, and one state of each version.
-    assert sorted(recorder.datadog.batches) == [2, 5]
+    # The three vitals of each, and one state of each version.
+    assert sorted(recorder.datadog.batches) == [3, 6]
 
 
 def test_a_retired_version_and_one_that_is_gone_stand_nowhere(company: Company, recorder: Recorder) -> None:
@@ -151,6 +150,66 @@ def test_dead_letters_are_counted(company: Company, recorder: Recorder) -> None:
     company.publish()
     found = points(recorder, "scorewatch.publisher.")
     assert found["dead_letters", ("env:test",), company.now] == 1
+    assert found["undelivered", ("env:test",), company.now] == 0
+
+
+def test_versions_that_could_not_be_told_of_are_counted(company: Company, recorder: Recorder) -> None:
+    company.register().day(1, "breach")
+    company.register(model="calm", source={"uri": "s3://lake/{partition}", "key": "id"})
+    recorder.pagerduty.faults.lasting = failing(403)
+    assert "403" in company.publish().waiting[f"{MODEL} {VERSION}"]
+    assert points(recorder, "scorewatch.publisher.")["undelivered", ("env:test",), company.now] == 1
+    assert points(recorder, "scorewatch.publisher.")["dead_letters", ("env:test",), company.now] == 0
+    recorder.pagerduty.faults.lasting = None
+    assert company.publish(timedelta(minutes=1)).sent == 1, "another key, and what waited is told"
+    assert points(recorder, "scorewatch.publisher.")["undelivered", ("env:test",), company.now] == 0
+
+
+def test_what_pagerduty_refused_is_told_once_the_reason_is_mended(company: Company, recorder: Recorder) -> None:
+    scene = company.register()
+    company.publish()
+    scene.day(1, "breach")
+    recorder.pagerduty.faults.lasting = failing(400)
+    company.publish()
+    recorder.pagerduty.faults.lasting = None
+    assert company.publish(timedelta(hours=1)).sent == 0, "nobody knows that it was mended"
+    assert company.publish(refused=True).sent == 1
+    assert len(recorder.pagerduty.open) == 1
+    assert list(company.lender.store.list(layout.DEAD_LETTERS)) == []
+
+
+def test_a_role_that_changes_pages_and_resolves_though_nothing_lands(company: Company, recorder: Recorder) -> None:
+    company.register(role="challenger").day(1, "breach")
+    company.publish()
+    assert recorder.pagerduty.pages == []
+    for role, expected in (("champion", 1), ("shadow", 0), ("champion", 1)):
+        company.manifests.clear()
+        company.register(role=role)
+        company.publish(timedelta(minutes=1))
+        assert len(recorder.pagerduty.open) == expected, role
+
+
+def test_a_threshold_that_was_raised_ends_what_is_below_it_and_one_that_was_lowered_wakes_nobody_about_the_past(
+    company: Company, recorder: Recorder
+) -> None:
+    scene = company.register()
+    scene.day(1, "hold")
+    scene.day(2, "breach")
+    company.publish()
+    assert len(recorder.pagerduty.open) == 1
+
+    def update(warn: float, critical: float) -> None:
+        company.manifests.clear()
+        company.register(policy={"csi": {"warn": warn, "critical": critical}})
+        company.publish(timedelta(minutes=1))
+
+    update(3.0, 4.0)
+    assert recorder.pagerduty.open == {}
+    update(0.05, 0.08)
+    assert recorder.pagerduty.open == {}, "what was judged under another policy was told then"
+    scene.day(3, "hold")
+    company.publish(timedelta(days=1))
+    assert len(recorder.pagerduty.open) == 1
 
 
 def test_both_services_down_for_three_days_lose_nothing_and_say_nothing_of_what_cleared(

@@ -88,6 +88,74 @@ def test_a_correction_that_is_not_live_clears_and_never_raises(scene: Scene) -> 
     assert len(scene.pager.pages) == 1
 
 
+def test_what_a_correction_cleared_is_not_raised_by_the_next_one(scene: Scene) -> None:
+    course(scene, "ok", "breach")
+    for state in ("ok", "breach", "insufficient_data", "warn"):
+        scene.day(2, state, trigger="catch-up", live=False)
+        scene.look()
+        assert not scene.pager.open
+    assert len(scene.pager.pages) == 1
+    scene.day(2, "breach", reason="the data came again")
+    scene.look()
+    assert len(scene.pager.pages) == 2, "a live one does"
+
+
+def test_corrections_of_days_between_two_breaches_leave_the_incident_that_is_open(scene: Scene) -> None:
+    course(scene, "breach", "ok", "hold", "breach")
+    scene.day(3, "ok", trigger="backfill", live=False)
+    scene.look()
+    course(scene, "breach", first=5)
+    assert [each.dedup_key[-10:] for each in scene.pager.events] == ["2026-01-01"]
+    course(scene, "ok", "ok", first=6)
+    assert not scene.pager.open
+
+
+def test_what_only_a_correction_of_the_past_would_open_waits_for_a_live_result_that_raises_it(scene: Scene) -> None:
+    course(scene, "warn", "warn", "ok", "ok", "warn", "warn")
+    assert not scene.pager.open, "a warning that soon after opens nothing"
+    scene.day(1, "ok", trigger="backfill", live=False)
+    course(scene, "hold", first=7)
+    assert not scene.pager.open, "now nothing came before it, and yet nobody is woken for it"
+    course(scene, "warn", first=8)
+    assert len(scene.pager.open) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "raising", "others"),
+    [("csi", "csi", ("psi", "psi")), ("quality", "distribution", ("quality", "features"))],
+)
+def test_a_partition_that_is_judged_in_part_clears_nothing(
+    scene: Scene, kind: str, raising: str, others: tuple[str, str]
+) -> None:
+    other = {"kind": others[0], "asset": others[1]}
+    for day, state in ((1, "breach"), (2, "ok")):
+        scene.day(day, "ok", **other)
+        scene.day(day, state, kind=kind, asset=raising)
+        scene.look()
+    for day in (3, 4):
+        scene.day(day, "ok", **other)
+        scene.look()
+        assert scene.pager.open, "what raised it has not said that it is over"
+    scene.day(3, "breach", kind=kind, asset=raising)
+    scene.look()
+    assert [each.action for each in scene.pager.events] == ["trigger"]
+    for day in (4, 5):
+        scene.day(day, "ok", **other)
+        scene.day(day, "ok", kind=kind, asset=raising)
+        scene.look()
+    assert not scene.pager.open
+    assert len(scene.pager.pages) == 1
+
+
+def test_once_an_episode_is_over_other_assets_alone_are_clear_again(scene: Scene) -> None:
+    score = {"kind": "psi", "asset": "psi"}
+    course(scene, "breach", "ok", "ok")
+    for day, state in enumerate(("breach", "ok", "ok"), start=4):
+        scene.day(day, state, **score)
+        scene.look()
+    assert [each.action for each in scene.pager.events] == ["trigger", "resolve"] * 2
+
+
 def test_a_clear_partition_that_turns_out_to_say_nothing_clears_nothing(scene: Scene) -> None:
     course(scene, "breach", "ok")
     scene.day(3, "ok", trigger="catch-up", live=False)
@@ -212,6 +280,10 @@ def test_what_the_service_refuses_is_a_dead_letter_and_keeps_nothing_else_back(s
     scene.pager.answer = lambda _: None
     scene.look()
     assert len(scene.pager.pages) == 1, "it is not tried again"
+    scene.day(2, "breach")
+    scene.look()
+    assert len(scene.pager.pages) == 2, "before there is news of it"
+    assert list(scene.store.list(layout.DEAD_LETTERS)) == []
 
 
 def test_a_marker_without_a_result_waits_and_is_forgotten_after_a_week(scene: Scene) -> None:

@@ -10,7 +10,8 @@ from monitoring_assets.alerting.silences import Silence, put_silence
 from tests.cli.conftest import MODEL
 
 NASTY = "[red]incöme\x1b[31m"
-EPISODE_KEYS = {"model", "version", "about", "severity", "key", "opened", "at", "since", "why", "told", "trying"}
+STANDING = {"severity", "opened", "at", "through", "since", "why"}
+EPISODE_KEYS = STANDING | {"model", "version", "about", "key", "told", "refused", "trying"}
 
 
 def test_in_an_empty_store_nothing_is_open_and_nothing_is_written(desk: Any) -> None:

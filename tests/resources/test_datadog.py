@@ -162,8 +162,8 @@ def test_nobody_waits_longer_than_half_a_minute_in_all(recorder: Recorder, servi
     ("fault", "expected"),
     [
         (failing(400), Refused("Datadog answered 400 Bad Request: ['a fault of the test']")),
-        (failing(403), Refused("Datadog answered 403 Forbidden: ['a fault of the test']")),
-        (failing(404, b"<html>"), Refused("Datadog answered 404 Not Found")),
+        (failing(403), Later("Datadog answered 403 Forbidden: ['a fault of the test']")),
+        (failing(404, b"<html>"), Later("Datadog answered 404 Not Found")),
         (
             Fault(Answer(202, {"errors": ["tag too long"]})),
             Refused("Datadog took the gauges with errors: ['tag too long']"),
@@ -209,13 +209,13 @@ def test_a_connection_that_cannot_be_encrypted_is_tried_later(recorder: Recorder
     assert service.send([gauge()]) == Later("Datadog did not answer: the encrypted connection failed.")
 
 
-def test_a_wrong_key_is_refused_whatever_the_environment_says(
+def test_a_wrong_key_is_to_be_mended_and_loses_nothing_whatever_the_environment_says(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DD_API_KEY", API_KEY)
     monkeypatch.setenv("DD_SITE", "datadoghq.eu")
     wrong = Datadog(Secret("wrong"), site="datadoghq.com", url=recorder.url)
-    assert wrong.send([gauge()]) == Refused("Datadog answered 403 Forbidden: ['Forbidden']")
+    assert wrong.send([gauge()]) == Later("Datadog answered 403 Forbidden: ['Forbidden']")
 
 
 @pytest.mark.parametrize("site", ["datadoghq.com", "us5.datadoghq.com", "ddog-gov.com"])

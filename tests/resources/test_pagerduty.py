@@ -151,8 +151,8 @@ def test_what_json_cannot_hold_arrives_as_text(recorder: Recorder, service: Page
             Later("PagerDuty answered 503 Service Unavailable: a fault of the test", 3600),
         ),
         (failing(400), Refused("PagerDuty answered 400 Bad Request: a fault of the test")),
-        (failing(401), Refused("PagerDuty answered 401 Unauthorized: a fault of the test")),
-        (failing(403, []), Refused("PagerDuty answered 403 Forbidden")),
+        (failing(401), Later("PagerDuty answered 401 Unauthorized: a fault of the test")),
+        (failing(403, []), Later("PagerDuty answered 403 Forbidden")),
         (
             failing(302, {}, Location="https://elsewhere.example"),
             Later("PagerDuty answered 302 Found, but not as the service does. Is something in between?"),
@@ -220,7 +220,7 @@ def test_a_wrong_key_is_refused(recorder: Recorder) -> None:
 
 def test_a_relay_may_be_behind_a_path_and_a_service_is_spoken_to_encrypted(recorder: Recorder) -> None:
     relayed = PagerDuty(Secret(ROUTING_KEY), url=f"{recorder.url}/relay").send(TRIGGER)
-    assert relayed == Refused("PagerDuty answered 404 Not Found: Not found")
+    assert relayed == Later("PagerDuty answered 404 Not Found: Not found")
     encrypted = PagerDuty(Secret(ROUTING_KEY), url=recorder.url.replace("http:", "https:")).send(TRIGGER)
     assert encrypted == Later("PagerDuty did not answer: ConnectError")
     assert recorder.pagerduty.requests == 0
