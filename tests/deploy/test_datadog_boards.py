@@ -33,6 +33,7 @@ CATALOGUE = {
     "scorewatch.daily.null_rate": COMMON | {"feature"},
     "scorewatch.publisher.heartbeat": PUBLISHER,
     "scorewatch.publisher.dead_letters": PUBLISHER,
+    "scorewatch.publisher.undelivered": PUBLISHER,
 }
 """Every metric that is sent, with every tag that it has."""
 
@@ -252,7 +253,7 @@ def test_csi_is_a_grid_and_no_heatmap() -> None:
 
 
 def test_there_is_a_monitor_for_each_way_of_falling_silent_and_one_for_drift() -> None:
-    assert {board.key for board in MONITORS} == {"age-of-results", "dead-letters", "drift", "heartbeat"}
+    assert {board.key for board in MONITORS} == {"age-of-results", "dead-letters", "drift", "heartbeat", "undelivered"}
 
 
 @pytest.mark.parametrize("board", MONITORS, ids=lambda board: board.name)
@@ -270,7 +271,7 @@ def test_a_missing_heartbeat_is_noticed_whatever_groups_there_were() -> None:
     assert [groups for _, _, groups in selections(body["query"])] == [[]]
     others = [board.body["options"]["on_missing_data"] for board in MONITORS if board.key != "heartbeat"]
     # A group that goes, as with a retired version, is no news; and it does not count as recovered.
-    assert others == ["show_no_data"] * 3
+    assert others == ["show_no_data"] * 4
 
 
 def test_results_are_late_by_model_version() -> None:

@@ -1,4 +1,4 @@
-"""SIGKILL at every step of the publisher, with the real clients, S3 and PagerDuty's semantics; and two at once."""
+"""SIGKILL at every step of the publisher, with the real clients, S3, and both services' semantics; and two at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from tests.recorders import Recorder, Request
 
 pytestmark = pytest.mark.timeout(900)
 
-STEPS = 14
+STEPS = 18
 """More than any phase has; a publisher that was not killed ended by itself."""
 PHASES = {"trigger": ("warn", "warn"), "escalate": ("breach",), "resolve": ("ok", "ok")}
 
@@ -40,7 +40,7 @@ class Bed:
 
     def deploy(self, *models: str) -> None:
         for model in models:
-            document = self.lender.manifest(precomputed=True, model=model, version="1", tier=2)
+            document = self.lender.manifest(precomputed=True, model=model, version="1", tier=1)
             self.lender.deploy_manifest(yaml.safe_dump(document).encode(), model, "1")
         Refresher(self.lender.settings, self.lender.clock).look()
 
@@ -76,6 +76,14 @@ class Bed:
         assert code in (0, -signal.SIGKILL), out + err
         return bool(code)
 
+    def days_of_income(self) -> dict[str, list[int]]:
+        """By model the days of January of which Datadog has the CSI of income."""
+        found: dict[str, list[int]] = {}
+        for tags, points in self.recorder.datadog.series("scorewatch.daily.csi").items():
+            [model] = [tag.removeprefix("model:") for tag in tags if tag.startswith("model:")]
+            found[model] = sorted((datetime.fromtimestamp(second, UTC) - timedelta(days=1)).day for second in points)
+        return found
+
     @contextmanager
     def _killing(self, pid: int, step: int) -> Iterator[None]:
         taken = 0
@@ -86,18 +94,23 @@ class Bed:
                 os.kill(pid, signal.SIGKILL)
             taken += 1
 
-        pagerduty = self.recorder.pagerduty
-        take = pagerduty.take
+        def or_die(take: Callable[[Request], Any]) -> Callable[[Request], Any]:
+            def take_or_die(request: Request) -> Any:
+                before()
+                return take(request)
 
-        def take_or_die(request: Request) -> Any:
-            before()
-            return take(request)
+            return take_or_die
 
-        self._server.before_write, pagerduty.take = before, take_or_die  # type: ignore[method-assign]
+        services: tuple[Any, ...] = (self.recorder.pagerduty, self.recorder.datadog)
+        for service in services:
+            service.take = or_die(service.take)
+        self._server.before_write = before
         try:
             yield
         finally:
-            self._server.before_write, pagerduty.take = (lambda: None), take  # type: ignore[method-assign]
+            self._server.before_write = lambda: None
+            for service in services:
+                del service.take
 
 
 @pytest.fixture
@@ -122,6 +135,8 @@ def test_a_publisher_killed_at_any_step_pages_once_escalates_and_resolves(bed: B
         assert [trigger["payload"]["severity"] for trigger in pages[0].triggers][-1] == "critical"
         assert pages[0].resolved
     assert list(bed.lender.store.list(layout.PENDING)) == []
+    every_day = list(range(1, day + 1))
+    assert bed.days_of_income() == dict.fromkeys(models, every_day), "every point was delivered"
     assert min(killed.values()) >= 5, "each phase was killed at each of its steps"
     assert max(killed.values()) < STEPS, "and there are no more steps than were tried"
 
