@@ -6,10 +6,12 @@ import copy
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from airflow_bridge.schema import Asset, DagPlan, Partitions, Resources, Task, encode
 from tests.airflow_bridge.conftest import Inside
@@ -26,6 +28,7 @@ OPTIONS = {
     "max_cpu": "4",
     "max_memory_mib": "8192",
 }
+RBAC = Path(__file__).parents[2] / "deploy" / "kubernetes" / "components" / "airflow" / "rbac.yaml"
 KUBERNETES = ("1.30", "1.34", "1.37")
 LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -274,13 +277,25 @@ def test_the_end_of_the_pod_says_whether_another_try_may_help(
     assert last.name.startswith("scorewatch-scores-")
 
 
-def test_airflow_has_to_be_allowed_pods_and_their_logs(airflow: Inside, kubernetes: KubernetesRecorder) -> None:
+def test_airflow_may_do_what_it_does_and_nothing_else(airflow: Inside, kubernetes: KubernetesRecorder) -> None:
     for status in (ended(0), ended(3), ended(1, "model")):
         kubernetes.pod_status = status
         airflow("pods.run", plan=a_plan(), options=OPTIONS)
 
     of_pods = {(verb, "", "pods") for verb in ("create", "delete", "get", "list", "patch")}
-    assert kubernetes.rights == {*of_pods, ("get", "", "pods/log")}
+    assert kubernetes.rights == {*of_pods, ("get", "", "pods/log")} == allowed()
+
+
+def allowed() -> set[tuple[str, str, str]]:
+    """What the Role of Airflow's account allows in the manifests: verb, API group, resource."""
+    role, _ = yaml.safe_load_all(RBAC.read_text(encoding="utf-8"))
+    return {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
 
 
 def test_a_run_of_no_partition_starts_no_pod(airflow: Inside, kubernetes: KubernetesRecorder) -> None:
