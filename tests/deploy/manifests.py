@@ -72,15 +72,18 @@ def _template(each: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def cluster(overlay: str) -> Cluster:
-    """Built by kubectl or kustomize; skips where there is neither."""
+    """An overlay, built."""
+    return Cluster(overlay, built(FOLDER / "overlays" / overlay))
+
+
+def built(folder: Path) -> list[dict[str, Any]]:
+    """The objects of a kustomization, made by kubectl or kustomize; skips where there is neither."""
     if kubectl := shutil.which("kubectl"):
         command = [kubectl, "kustomize"]
     elif kustomize := shutil.which("kustomize"):
         command = [kustomize, "build"]
     else:
         pytest.skip("neither kubectl nor kustomize is installed")
-    built = subprocess.run(
-        [*command, str(FOLDER / "overlays" / overlay)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (built.returncode, built.stderr) == (0, "")
-    return Cluster(overlay, list(yaml.safe_load_all(built.stdout)))
+    made = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=60, check=False)
+    assert (made.returncode, made.stderr) == (0, "")
+    return list(yaml.safe_load_all(made.stdout))
