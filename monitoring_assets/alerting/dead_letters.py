@@ -33,8 +33,7 @@ def bury(store: ObjectStore, about: Name, identity: str, letter: Mapping[str, ob
 
 def unbury(store: ObjectStore, about: Name, identity: str) -> None:
     """The message was taken after all."""
-    if store.head(_key(about, identity)) is not None:
-        store.delete(_key(about, identity))
+    store.delete(_key(about, identity))
 
 
 def _key(about: Name, identity: str) -> str:

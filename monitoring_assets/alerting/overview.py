@@ -36,7 +36,7 @@ class Open:
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        told = self.told.model_dump(mode="json", exclude={"severity", "track", "registered"})
+        told = self.told.model_dump(mode="json", exclude={"severity", "track", "registered", "buried"})
         return {"model": self.model, "version": self.version, "about": self.about, "severity": self.severity} | told
 
 

@@ -59,8 +59,8 @@ class Told(_Stored):
     was still open on ``through``.
 
     ``registered``: it may count towards a storm. ``told`` is the severity that was accepted, ``refused`` the one that
-    never will be. ``trying`` is set before a message is sent and taken away when its answer is known: while it is,
-    nobody can say whether it arrived.
+    is not tried again without news, ``buried`` whether a dead letter says so. ``trying`` is set before a message is
+    sent and taken away when its answer is known: while it is, nobody can say whether it arrived.
     """
 
     track: Track
@@ -74,6 +74,7 @@ class Told(_Stored):
     registered: bool = False
     told: Severity | None = None
     refused: Severity | None = None
+    buried: bool = False
     trying: bool = False
 
     @property

@@ -91,10 +91,11 @@ class Teller:
         event = messages.trigger(about, told, page, worst, self.env, self.dagit, dashboard)
         delivery = self._send(about, told, event)
         if isinstance(delivery, Accepted):
-            unbury(self.store, (about.model, about.version), _identity(told, "trigger"))
-            _put(file, told.model_copy(update={"told": page, "refused": None, "trying": False}))
+            if told.buried:
+                unbury(self.store, (about.model, about.version), _identity(told, "trigger"))
+            _put(file, told.model_copy(update={"told": page, "refused": None, "buried": False, "trying": False}))
         if isinstance(delivery, Refused):
-            _put(file, told.model_copy(update={"refused": page, "trying": False}))
+            _put(file, told.model_copy(update={"refused": page, "buried": True, "trying": False}))
         return delivery
 
     def _send(self, about: About, told: Told, event: Event) -> Delivery:

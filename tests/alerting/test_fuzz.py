@@ -37,9 +37,6 @@ class MemoryStore:
         found = self.objects.get(key)
         return Blob(found[0], str(found[1])) if found else None
 
-    def head(self, key: str) -> ObjectInfo | None:
-        return next(self.list(key), None)
-
     def put(self, key: str, data: bytes) -> str:
         self.writes += 1
         self.objects[key] = (data, self.writes)

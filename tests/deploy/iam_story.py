@@ -168,7 +168,7 @@ def live(scene: Installation, recorder: Recorder, airflow: AirflowRecorder) -> N
     assert scene.go_on() == {"catch-up"}
     detected(scene, recorder)
     stormy(scene, recorder)
-    kept_back(scene)
+    kept_back(scene, recorder)
     handled_by_people(scene)
     assert scene.command("stages", "run", VENDOR, "1.0.0", "--partition", scene.day(4), "--force", "--json") == 0
     in_airflow(scene, airflow)
@@ -179,11 +179,14 @@ def live(scene: Installation, recorder: Recorder, airflow: AirflowRecorder) -> N
 
 def detected(scene: Installation, recorder: Recorder) -> None:
     """Data that is overdue, data that comes with a shift; a service that refuses it."""
-    recorder.pagerduty.faults.add(failing(400))
+    recorder.pagerduty.faults.lasting = failing(400)
     scene.land(2, shift=30)
-    scene.land(1, shift=30)
     assert scene.go_on() == {"arrival"}
     assert scene.has("dead-letters/")
+    recorder.pagerduty.faults.lasting = None
+    scene.land(1, shift=30)
+    assert scene.go_on() == {"arrival"}
+    assert not scene.has("dead-letters/"), "with the next news it is taken"
     publish(scene.settings("control"), scene.lender.clock)
 
 
@@ -206,8 +209,8 @@ def stormy(scene: Installation, recorder: Recorder) -> None:
     publish(scene.settings("control", told=False), scene.lender.clock)
 
 
-def kept_back(scene: Installation) -> None:
-    """A bad artefact and a bad manifest, and both mended."""
+def kept_back(scene: Installation, recorder: Recorder) -> None:
+    """A bad artefact, of which a service wants to hear only when asked again, and a bad manifest; and both mended."""
     files, bad = f"{BROKEN}/1.0.0", b"no model"
     registry = scene.settings("owners").open_registry()
     scene.register(BROKEN)
@@ -215,6 +218,11 @@ def kept_back(scene: Installation) -> None:
     registry.put(f"{files}/model.onnx", bad)
     scene.look()
     assert not scene.freeze(BROKEN)
+    recorder.pagerduty.faults.lasting = failing(400)
+    publish(scene.settings("control"), scene.lender.clock)
+    assert scene.has("dead-letters/")
+    recorder.pagerduty.faults.lasting = None
+    publish(scene.settings("control"), scene.lender.clock, refused=True)
     registry.put(f"{files}/model.onnx", good)
     assert scene.freeze(BROKEN)
     manifest = registry.get(f"{files}/model.yaml").data
