@@ -194,6 +194,8 @@ class PodRunLauncher(K8sRunLauncher):
         if status is None:
             return CheckRunHealthResult(WorkerStatus.FAILED, f"Its job {name} is gone.")
         ended = not status.active and bool(status.failed or status.succeeded)
+        if ended and run.status is DagsterRunStatus.STARTING:
+            return CheckRunHealthResult(WorkerStatus.FAILED, f"The pod of its job {name} ended before it began.")
         if ended and run.status in (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING):
             return CheckRunHealthResult(WorkerStatus.FAILED, f"The pod of its job {name} ended before it did.")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -203,7 +205,14 @@ class PodRunLauncher(K8sRunLauncher):
         if EXTERNAL_TAG in run.tags:
             return None
         info: str | None = super().get_run_worker_debug_info(run, include_container_logs=False)
-        return info
+        return "\n".join(filter(None, [*self._how_a_model_ended(run), info]))
+
+    def _how_a_model_ended(self, run: DagsterRun) -> list[str]:
+        """Of the containers that come before the run's own, which Dagster passes over; not what they say about it."""
+        pods = self._api_client.get_pods_in_job(_job_name(run), self.job_namespace)
+        listed = [each for pod in pods for each in (pod.status and pod.status.init_container_statuses) or ()]
+        ended = [(each.name, each.state.terminated) for each in listed if each.state and each.state.terminated]
+        return [f"Its container {name} ended: {how.reason}, exit code {how.exit_code}." for name, how in ended]
 
     @cached_property
     def _heartbeats(self) -> Heartbeats:

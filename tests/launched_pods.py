@@ -21,6 +21,7 @@ from tests.recorders.kubernetes import KubernetesRecorder
 IMAGE = f"registry.example/scorewatch@sha256:{'0f' * 32}"
 MODEL_IMAGE = f"registry.example/models/score@sha256:{'ab' * 32}"
 DAY = "2026-01-03"
+RBAC = Path(__file__).parents[1] / "deploy" / "kubernetes" / "base" / "rbac.yaml"
 _LOCATION = """\
 from pathlib import Path
 
@@ -98,3 +99,16 @@ def launcher(
         in_process_test_workspace(instance, target) as workspace,
     ):
         yield Launched(instance, workspace, kubernetes)
+
+
+def allowed(account: str) -> set[tuple[str, str, str]]:
+    """What the Role of a service account allows in the manifests: verb, API group, resource."""
+    roles = [each for each in yaml.safe_load_all(RBAC.read_text(encoding="utf-8")) if each["kind"] == "Role"]
+    (role,) = [each for each in roles if each["metadata"]["name"] == account]
+    return {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }

@@ -11,7 +11,6 @@ from typing import Any
 import dagster as dg
 import kubernetes_validate
 import pytest
-import yaml
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.launcher import WorkerStatus
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
@@ -19,11 +18,10 @@ from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from airflow_bridge.stage_pod import MAIN, MODEL, PREPARE
 from monitoring_assets.heartbeats import EXTERNAL_TAG, Heartbeats, heartbeat
 from monitoring_assets.leases import LASTS
-from tests.launched_pods import DAY, IMAGE, MODEL_IMAGE, Launched, launcher
+from tests.launched_pods import DAY, IMAGE, MODEL_IMAGE, Launched, allowed, launcher
 from tests.recorders.kubernetes import KubernetesRecorder
 from tests.recorders.pod_security import violations
 
-RBAC = Path(__file__).parents[1] / "deploy" / "kubernetes" / "base" / "rbac.yaml"
 CONTAINER = {"kind": "container", "image": MODEL_IMAGE}
 LOG = logging.getLogger(__name__)
 
@@ -275,16 +273,3 @@ class TestRights:
         pods.kubernetes.job_status = {"startTime": "2026-01-04T00:00:00Z"}
         TestTheEndOfARun().test_one_whose_job_is_gone_has_failed(pods)
         assert pods.instance.run_launcher.terminate(started(pods).run_id) is True
-
-
-def allowed(account: str) -> set[tuple[str, str, str]]:
-    """What the Role of a service account allows in the manifests: verb, API group, resource."""
-    roles = [each for each in yaml.safe_load_all(RBAC.read_text(encoding="utf-8")) if each["kind"] == "Role"]
-    (role,) = [each for each in roles if each["metadata"]["name"] == account]
-    return {
-        (verb, group, resource)
-        for rule in role["rules"]
-        for verb in rule["verbs"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }

@@ -1,4 +1,7 @@
-"""The `control` code location: registry, publisher, exporter, keeping house in the store. It loads no model version."""
+"""The `control` code location: registry, publisher, exporter, runs that never begin, keeping house in the store.
+
+It loads no model version.
+"""
 
 import os
 from collections.abc import Iterator
@@ -11,6 +14,7 @@ from monitoring_assets.onboarding import utc_now
 from monitoring_assets.sensors.exporter import exporter_sensor
 from monitoring_assets.sensors.publisher import publisher_sensor
 from monitoring_assets.sensors.registry import CHECK, REGISTRY, Report, registry_sensor
+from monitoring_assets.sensors.starts import starts_sensor
 from monitoring_assets.sweep import sweep
 from resources.settings import Settings
 
@@ -22,7 +26,7 @@ def defs() -> dg.Definitions:
     job = _nightly(settings)
     return dg.Definitions(
         assets=[_registry(settings)],
-        sensors=[registry_sensor(settings), publisher_sensor(settings), exporter_sensor(settings)],
+        sensors=[registry_sensor(settings), publisher_sensor(settings), exporter_sensor(settings), starts_sensor()],
         jobs=[job],
         schedules=[
             dg.ScheduleDefinition(job=job, cron_schedule="17 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)

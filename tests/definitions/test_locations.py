@@ -131,7 +131,7 @@ def test_the_control_location_loads_no_version_and_keeps_house(
     publish(1)
     found = load("control")
     assert found["keys"] == ["registry"]
-    assert found["running"] == ["airflow_exporter", "keep_house_schedule", "publisher", "registry"]
+    assert found["running"] == ["airflow_exporter", "keep_house_schedule", "publisher", "registry", "starts"]
     assert found["heavy"] == []
 
 

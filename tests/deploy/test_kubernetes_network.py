@@ -98,7 +98,7 @@ def test_within_the_namespace_exactly_these_talk_to_each_other(cluster: Cluster,
 def test_out_of_it_everything_reaches_names_the_database_and_https(cluster: Cluster, traffic: Traffic) -> None:
     for pod in traffic.pods:
         allowed = {port for port in PORTS if traffic.open(pod, OUTSIDE, port)}
-        its_api = {6443} if cluster.overlay == "kind" and pod in ("webserver", "daemon") else set()
+        its_api = {6443} if cluster.overlay == "kind" and pod in ("webserver", "daemon", "control") else set()
         assert allowed == {53, 443, 5432} | its_api, pod
 
 

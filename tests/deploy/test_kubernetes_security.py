@@ -13,7 +13,7 @@ from tests.deploy.manifests import Cluster
 
 SECONDS_OF_A_CALL = 60
 """A code server that is stopped lets the calls under way go on for so long (Dagster 1.13)."""
-API = {"scorewatch-daemon", "scorewatch-webserver"}
+API = {"scorewatch-daemon", "scorewatch-webserver", "scorewatch-control"}
 """Accounts whose processes call the cluster's API."""
 
 
