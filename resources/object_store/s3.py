@@ -30,6 +30,7 @@ _making = threading.Lock()
 # A fork may happen while another thread holds it, which the child does not have.
 os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]
 _WRITE_ID = "scorewatch-write-id"
+_REGION = ("AWS_DEFAULT_REGION", "AWS_REGION")
 
 
 def s3_client(endpoint: str | None) -> S3Client:
@@ -51,7 +52,8 @@ def _client(endpoint: str | None, _pid: int) -> S3Client:
         read_timeout=60,
         max_pool_connections=32,
     )
-    session = botocore.session.get_session()
+    # The name that AWS's other kits read, and that people therefore set, is none to botocore.
+    session = botocore.session.get_session({"region": ("region", list(_REGION), None, None)})
     # botocore's own reads any date that people write, and half the time of a listing went into that.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     return boto3.Session(botocore_session=session).client("s3", endpoint_url=endpoint, config=config)
@@ -115,7 +117,7 @@ def s3_storage_options(endpoint: str | None) -> dict[str, str]:
 
 
 class S3Store:
-    """Objects below a prefix of a bucket. Credentials and region are what boto3's default session finds."""
+    """Objects below a prefix of a bucket. Credentials and region are what boto3's session finds, and AWS_REGION."""
 
     def __init__(self, bucket: str, prefix: str = "", *, endpoint: str | None = None) -> None:
         self._bucket = bucket

@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from monitoring_assets.sensors.reloading import location
+from resources.object_store import s3
 from resources.settings import KNOWN_NAMES
 from tests.deploy.manifests import OURS, REPOSITORY, STAND_INS, Cluster
 
@@ -176,6 +177,16 @@ def test_settings_know_every_variable_of_ours(cluster: Cluster) -> None:
         names |= {each["name"] for each in container.get("env", [])}
 
     assert {name for name in names if name.startswith("SCOREWATCH_")} <= set(KNOWN_NAMES)
+
+
+def test_s3_is_reached_in_the_region_that_the_overlay_names(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_REGION", cluster.settings()["AWS_REGION"])
+    s3._client.cache_clear()
+    try:
+        assert s3.s3_client(None).meta.region_name == {"eks": "eu-west-1", "kind": "us-east-1"}[cluster.overlay]
+    finally:
+        s3._client.cache_clear()
 
 
 def test_the_database_and_the_keys_are_given_to_those_only_who_need_them(cluster: Cluster) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +125,31 @@ def test_storage_options_hold_no_credentials(s3_store: S3Store, s3_server: Any) 
         "aws_allow_http": "true",
     }
     assert set(S3Store("bucket").storage_options()) == {"aws_region"}
+
+
+@pytest.fixture
+def region(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., str | None]]:
+    """The region that a new process's client has with this environment, and no other."""
+
+    def found(**environ: str) -> str | None:
+        s3._client.cache_clear()
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        options = s3.s3_storage_options(None)
+        assert s3.s3_client(None).meta.region_name == options["aws_region"], "Polars is told another one"
+        return options["aws_region"]
+
+    config = tmp_path / "config"
+    config.write_text("[default]\nregion = sa-east-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    yield found
+    s3._client.cache_clear()
+
+
+def test_the_region_has_either_of_two_names_and_boto3_s_own_comes_first(region: Callable[..., str | None]) -> None:
+    assert region(AWS_REGION="eu-west-1") == "eu-west-1"
+    assert region(AWS_DEFAULT_REGION="af-south-1") == "af-south-1"
+    assert region(AWS_DEFAULT_REGION="af-south-1", AWS_REGION="eu-west-1") == "af-south-1"
+    assert region() == "sa-east-1", "what a file says is used as before"
