@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from monitoring_assets import layout
 from resources.object_store.s3 import s3_client
 from resources.settings import Settings
 from tests.conftest import Lender
@@ -161,8 +162,37 @@ def test_every_service_account_of_the_eks_overlay_has_a_role_and_every_role_a_li
 
 def test_only_what_holds_applicants_expires() -> None:
     rules = rendered(FOLDER / "lifecycle-store.json")["Rules"]
-    expiring = {each["Filter"]["Prefix"]: each["Expiration"]["Days"] for each in rules if "Expiration" in each}
+    expiring = {each["Filter"]["Prefix"]: each["Expiration"]["Days"] for each in rules if "Days" in _expiration(each)}
 
     assert set(expiring) == {"scorewatch/data/features/", "scorewatch/data/scores/"}
     # The arrivals sensor looks back six months at monthly versions, and would make again what it does not find.
     assert min(expiring.values()) >= 200
+
+
+def _expiration(rule: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = rule.get("Expiration", {})
+    return found
+
+
+def test_what_was_deleted_leaves_nothing_behind_for_ever() -> None:
+    """In a bucket with versioning a deletion adds a marker, and listings have to pass over all of them."""
+    rules = rendered(FOLDER / "lifecycle-store.json")["Rules"]
+    kept = {
+        each["Filter"]["Prefix"]: each["NoncurrentVersionExpiration"]["NoncurrentDays"]
+        for each in rules
+        if "NoncurrentVersionExpiration" in each
+    }
+    [markers] = [each for each in rules if _expiration(each).get("ExpiredObjectDeleteMarker")]
+
+    assert markers["Filter"] == {"Prefix": ""}, "of all keys"
+    assert _expiration(markers).keys() == {"ExpiredObjectDeleteMarker"}, "S3 takes no days beside it"
+    # A marker expires once no older version is left, and these are made and deleted by every run.
+    assert kept == {"": 35, f"scorewatch/{layout.PENDING}": 1, f"scorewatch/{layout.LEASES}": 1}
+
+
+def test_s3_takes_the_rules_as_they_are(s3_server: Any, bucket: str) -> None:
+    client, rules = s3_client(s3_server.endpoint), rendered(FOLDER / "lifecycle-store.json")
+    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules)
+
+    stored = {each["ID"]: each for each in client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]}
+    assert stored == {each["ID"]: each for each in rules["Rules"]}
