@@ -21,6 +21,7 @@ PLACEHOLDERS = {
     "REGISTRY_BUCKET": REGISTRY,
     "LAKE_BUCKET": LAKE,
     "OIDC_PROVIDER": "oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF",
+    "CLUSTER_NAME": "lending",
     "NAMESPACE": "scorewatch",
     "SERVICE_ACCOUNT": "scorewatch-stages",
 }

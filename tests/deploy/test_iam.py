@@ -151,6 +151,20 @@ def test_the_role_of_a_service_account_is_for_that_account_alone() -> None:
     }
 
 
+def test_with_pod_identity_it_is_so_too_and_the_session_may_be_tagged_with_what_is_asked_for() -> None:
+    [trust] = rendered(FOLDER / "trust-policy-pod-identity.json")["Statement"]
+
+    assert trust["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+    assert trust["Action"] == ["sts:AssumeRole", "sts:TagSession"]
+    assert trust["Condition"] == {
+        "StringEquals": {
+            "aws:RequestTag/eks-cluster-name": "lending",
+            "aws:RequestTag/kubernetes-namespace": "scorewatch",
+            "aws:RequestTag/kubernetes-service-account": "scorewatch-stages",
+        }
+    }
+
+
 def test_every_service_account_of_the_eks_overlay_has_a_role_and_every_role_a_line_in_the_table() -> None:
     accounts = yaml.safe_load_all((REPOSITORY / "deploy/kubernetes/overlays/eks/accounts.yaml").read_text())
     named = {each["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].partition("role/")[2] for each in accounts}

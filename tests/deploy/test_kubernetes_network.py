@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -11,10 +12,15 @@ from tests.deploy.manifests import Cluster
 STAGE = {"app.kubernetes.io/name": "scorewatch", "app.kubernetes.io/component": "stage"}
 """Of the pods that Dagster's launcher and Airflow start."""
 PORTS = (53, 80, 443, 3000, 4270, 4271, 5000, 5432, 6443, 8080)
+APIS = {6443}
+"""Where the API of a cluster on one machine listens."""
 OUTSIDE = None
 """Anybody who is not in the namespace, at any address."""
 INGRESS = "ingress"
 """The namespace of the proxy in front of Dagit, on EKS."""
+ANYWHERE, METADATA = "203.0.113.7", "169.254.169.254"
+POD_IDENTITY = ("169.254.170.23", "fd00:ec2::23")
+"""Where the agent of EKS Pod Identity listens on each node, on port 80."""
 
 
 class Traffic:
@@ -26,13 +32,15 @@ class Traffic:
             name.removeprefix("scorewatch-"): each["metadata"]["labels"] for name, each in cluster.templates().items()
         } | {"stage": STAGE}
 
-    def open(self, source: str | None, target: str | None, port: int, namespace: str = "elsewhere") -> bool:
-        """Whether a connection comes about; whoever is outside is in ``namespace``."""
-        leaves = source is OUTSIDE or self._lets(source, "Egress", target, port, namespace)
-        enters = target is OUTSIDE or self._lets(target, "Ingress", source, port, namespace)
+    def open(
+        self, source: str | None, target: str | None, port: int, namespace: str = "elsewhere", address: str = ANYWHERE
+    ) -> bool:
+        """Whether a connection comes about; whoever is outside is in ``namespace`` and has the ``address``."""
+        leaves = source is OUTSIDE or self._lets(source, "Egress", target, port, (namespace, address))
+        enters = target is OUTSIDE or self._lets(target, "Ingress", source, port, (namespace, address))
         return leaves and enters
 
-    def _lets(self, pod: str, way: str, other: str | None, port: int, namespace: str) -> bool:
+    def _lets(self, pod: str, way: str, other: str | None, port: int, outside: tuple[str, str]) -> bool:
         mine = [
             each
             for each in self._policies
@@ -42,12 +50,16 @@ class Traffic:
         peers = "to" if way == "Egress" else "from"
         return not mine or any(
             _has(rule["ports"], port)
-            and (peers not in rule or any(self._is(peer, other, namespace) for peer in rule[peers]))
+            and (peers not in rule or any(self._is(peer, other, *outside) for peer in rule[peers]))
             for rule in rules
         )
 
-    def _is(self, peer: dict[str, Any], other: str | None, namespace: str) -> bool:
-        assert peer.keys() <= {"podSelector", "namespaceSelector"}, "this evaluator knows no other"
+    def _is(self, peer: dict[str, Any], other: str | None, namespace: str, address: str) -> bool:
+        assert peer.keys() <= {"podSelector", "namespaceSelector", "ipBlock"}, "this evaluator knows no other"
+        if "ipBlock" in peer:
+            assert peer["ipBlock"].keys() == {"cidr"}, "this evaluator knows no exceptions"
+            # Where pods are is nobody's to know: ours name places outside.
+            return other is OUTSIDE and ip_address(address) in ip_network(peer["ipBlock"]["cidr"])
         if "namespaceSelector" in peer:
             assert "podSelector" not in peer, "this evaluator knows no pods of other namespaces"
             name = namespace if other is OUTSIDE else "scorewatch"
@@ -98,8 +110,18 @@ def test_within_the_namespace_exactly_these_talk_to_each_other(cluster: Cluster,
 def test_out_of_it_everything_reaches_names_the_database_and_https(cluster: Cluster, traffic: Traffic) -> None:
     for pod in traffic.pods:
         allowed = {port for port in PORTS if traffic.open(pod, OUTSIDE, port)}
-        its_api = {6443} if cluster.overlay == "kind" and pod in ("webserver", "daemon", "control") else set()
-        assert allowed == {53, 443, 5432} | its_api, pod
+        calls_it = cluster.overlay == "kind" and pod in ("webserver", "daemon", "control")
+        assert allowed == {53, 443, 5432} | (APIS if calls_it else set()), pod
+
+
+def test_on_eks_our_pods_are_given_their_role_by_pod_identity_too_and_never_the_nodes_own(
+    cluster: Cluster, traffic: Traffic
+) -> None:
+    for pod in traffic.pods:
+        for address in POD_IDENTITY:
+            reached = {port for port in PORTS if traffic.open(pod, OUTSIDE, port, address=address)}
+            assert (80 in reached) == (cluster.overlay == "eks"), pod
+        assert not traffic.open(pod, OUTSIDE, 80, address=METADATA), pod
 
 
 def test_from_outside_nothing_is_reached_but_dagit_by_its_proxy(cluster: Cluster, traffic: Traffic) -> None:
