@@ -11,9 +11,9 @@ from tests.deploy.manifests import Cluster
 
 STAGE = {"app.kubernetes.io/name": "scorewatch", "app.kubernetes.io/component": "stage"}
 """Of the pods that Dagster's launcher and Airflow start."""
-PORTS = (53, 80, 443, 3000, 4270, 4271, 5000, 5432, 6443, 8080)
-APIS = {6443}
-"""Where the API of a cluster on one machine listens."""
+PORTS = (53, 80, 443, 3000, 4270, 4271, 5000, 5432, 6443, 8080, 8443, 16443)
+APIS = {6443, 8443, 16443}
+"""Where the API of a cluster on one machine listens: that of kind, k3s and most others; minikube's; MicroK8s's."""
 OUTSIDE = None
 """Anybody who is not in the namespace, at any address."""
 INGRESS = "ingress"
