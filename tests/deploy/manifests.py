@@ -6,7 +6,7 @@ import functools
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,20 @@ def _template(each: dict[str, Any]) -> dict[str, Any]:
 def cluster(overlay: str) -> Cluster:
     """An overlay, built."""
     return Cluster(overlay, built(FOLDER / "overlays" / overlay))
+
+
+def variant(
+    folder: Path, overlay: str = "eks", change: Callable[[dict[str, Any]], object] = id, **files: str
+) -> Cluster:
+    """The overlay with a change to its kustomization.yaml, and with files of the base replaced: ``dagster=…``."""
+    shutil.copytree(FOLDER, folder)
+    place = folder / "overlays" / overlay / "kustomization.yaml"
+    document = yaml.safe_load(place.read_text(encoding="utf-8"))
+    change(document)
+    place.write_text(yaml.safe_dump(document), encoding="utf-8")
+    for name, content in files.items():
+        (folder / "base" / f"{name}.yaml").write_text(content, encoding="utf-8")
+    return Cluster(overlay, built(folder / "overlays" / overlay))
 
 
 def built(folder: Path) -> list[dict[str, Any]]:

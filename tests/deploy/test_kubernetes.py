@@ -13,7 +13,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from monitoring_assets.sensors.reloading import location
 from resources.object_store import s3
 from resources.settings import KNOWN_NAMES
 from tests.deploy.manifests import OURS, REPOSITORY, STAND_INS, Cluster
@@ -110,31 +109,6 @@ def test_selectors_are_of_the_pods_that_they_mean_and_of_no_others(cluster: Clus
 
     for (kind, name), selector in selecting.items():
         assert [each for each, own in labels.items() if selector.items() <= own.items()] == [name], kind
-
-
-def test_code_servers_the_shards_and_the_workspace_are_of_one_mind(cluster: Cluster) -> None:
-    shards = int(cluster.settings()["SCOREWATCH_SHARDS"])
-    models = cluster.one("StatefulSet", "scorewatch-models")
-    workspace = yaml.safe_load(cluster.one("ConfigMap", "scorewatch-workspace")["data"]["workspace.yaml"])
-    entries = {entry["grpc_server"]["location_name"]: entry["grpc_server"] for entry in workspace["load_from"]}
-
-    assert models["spec"]["replicas"] == shards
-    assert set(entries) == {"control", *(location(number, shards) for number in range(shards))}
-    assert (entries["control"]["host"], entries["control"]["port"]) == ("scorewatch-control", SERVING["control"])
-    for number in range(shards):
-        server = entries[location(number, shards)]
-        assert server["host"] == f"scorewatch-models-{number}.{models['spec']['serviceName']}"
-        assert server["port"] == SERVING["models"]
-        assert _arguments(models, number)["--location-name"] == location(number, shards)
-    assert cluster.one("Service", "scorewatch-models")["spec"]["clusterIP"] == "None"
-
-
-def _arguments(models: dict[str, Any], number: int) -> dict[str, str]:
-    [container] = models["spec"]["template"]["spec"]["containers"]
-    [shard] = [each for each in container["env"] if each["name"] == "SCOREWATCH_SHARD"]
-    assert shard["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}
-    words = [word.replace("$(SCOREWATCH_SHARD)", str(number)) for word in container["args"]]
-    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 @pytest.mark.parametrize(("component", "port"), SERVING.items())
