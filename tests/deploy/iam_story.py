@@ -40,6 +40,16 @@ from tests.recorders import Recorder, failing
 from tests.recorders.airflow import AirflowRecorder
 
 MODEL, VENDOR, BROKEN = "ke-nano-loan", "zm-payroll", "ug-broken"
+TYPED_INTO_CONTROL = (
+    ("status", "--json"),
+    ("alerts", "--json"),
+    ("silence", MODEL, "--until", "4h", "--reason", "a test"),
+    ("silence", MODEL, "--end"),
+    ("policy", "backtest", "--json"),
+    ("export-dags", "--json"),
+    ("publish", "--once"),
+)
+"""What docs/operations.md says that people run in the pod of `control`."""
 
 
 class Done:
@@ -171,6 +181,7 @@ def live(scene: Installation, recorder: Recorder, airflow: AirflowRecorder) -> N
     kept_back(scene, recorder)
     handled_by_people(scene)
     assert scene.command("stages", "run", VENDOR, "1.0.0", "--partition", scene.day(4), "--force", "--json") == 0
+    assert scene.command("stages", "backfill", VENDOR, "1.0.0", "--from", scene.day(4), "--to", scene.day(3)) == 0
     in_airflow(scene, airflow)
     built_from(scene)
     at_night(scene)
@@ -238,15 +249,7 @@ def kept_back(scene: Installation, recorder: Recorder) -> None:
 
 def handled_by_people(scene: Installation) -> None:
     """What is typed into the pod of `control`."""
-    for arguments in (
-        ("status", "--json"),
-        ("alerts", "--json"),
-        ("silence", MODEL, "--until", "4h", "--reason", "a test"),
-        ("silence", MODEL, "--end"),
-        ("policy", "backtest", "--json"),
-        ("export-dags", "--json"),
-        ("publish", "--once"),
-    ):
+    for arguments in TYPED_INTO_CONTROL:
         assert scene.command("control", *arguments) == 0, arguments
     dashboards.keep(scene.settings("control").open_store(), {"fleet": "/dashboard/abc"})
     assert scene.command("control", "alerts", "--json", told=False) == 0

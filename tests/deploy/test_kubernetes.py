@@ -169,7 +169,12 @@ def test_the_database_and_the_keys_are_given_to_those_only_who_need_them(cluster
             continue
         variables = {each["name"] for each in container["env"]}
         keys = [each for each in container["envFrom"] if each.get("secretRef", {}).get("name") == "scorewatch-keys"]
-        alerting = name in ("scorewatch-control/control", "scorewatch-models/models", "scorewatch-publisher/publisher")
+        alerting = name.removeprefix("scorewatch-") in (
+            "control/control",
+            "models/models",
+            "publisher/publisher",
+            "by-hand/by-hand",
+        )
         assert ("SCOREWATCH_POSTGRES_URL" in variables) == ("publisher" not in name), name
         assert [each["secretRef"]["optional"] for each in keys] == ([True] if alerting else []), name
 
