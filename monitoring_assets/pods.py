@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster import Array, DagsterRun, DagsterRunStatus, Field, IntSource, Noneable, StringSource
@@ -36,6 +37,7 @@ KEPT_S = 24 * 3600
 
 _SETTING = "{} of the run_launcher in dagster.yaml"
 _PASSED_ON = "dagster-yaml"
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class PodRunLauncher(K8sRunLauncher):
@@ -46,7 +48,7 @@ class PodRunLauncher(K8sRunLauncher):
         inst_data: ConfigurableClassData | None = None,
         *,
         job_image: str,
-        job_namespace: str,
+        job_namespace: str | None,
         service_account_name: str,
         instance_config_map: str,
         env_config_maps: Sequence[str],
@@ -70,7 +72,7 @@ class PodRunLauncher(K8sRunLauncher):
         super().__init__(
             inst_data=inst_data,
             job_image=job_image,
-            job_namespace=job_namespace,
+            job_namespace=job_namespace or _namespace(),
             service_account_name=service_account_name,
             instance_config_map=instance_config_map,
             dagster_home=stage_pod.DAGSTER_HOME,
@@ -84,7 +86,7 @@ class PodRunLauncher(K8sRunLauncher):
         """Names of what the cluster has, and the most that a version may ask for."""
         return {
             "job_image": StringSource,
-            "job_namespace": Field(StringSource, default_value="scorewatch"),
+            "job_namespace": Field(Noneable(StringSource), default_value=None),
             "service_account_name": Field(StringSource, default_value="scorewatch-stages"),
             "instance_config_map": Field(StringSource, default_value="scorewatch-dagster"),
             "env_config_maps": Field(Array(StringSource), default_value=["scorewatch"]),
@@ -217,6 +219,11 @@ class PodRunLauncher(K8sRunLauncher):
     @cached_property
     def _heartbeats(self) -> Heartbeats:
         return Heartbeats.configured()
+
+
+def _namespace() -> str:
+    """That of the pod that this is in; outside of one, what ours is called."""
+    return _OWN_NAMESPACE.read_text().strip() if _OWN_NAMESPACE.exists() else "scorewatch"
 
 
 def _job_name(run: DagsterRun) -> str:

@@ -124,6 +124,16 @@ class TestTheJob:
         assert volumes[file["name"]]["configMap"] == {"name": "scorewatch-dagster"}
         assert (file["subPath"], file["readOnly"]) == ("dagster.yaml", True)
 
+    def test_it_is_in_the_namespace_of_the_pod_that_launches_it(
+        self, lender: Any, kubernetes: KubernetesRecorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "namespace").write_text("drill\n")
+        monkeypatch.setattr("monitoring_assets.pods._OWN_NAMESPACE", tmp_path / "namespace")
+        (tmp_path / "instance").mkdir()
+        with launcher(tmp_path / "instance", kubernetes, lender.manifest(model="small")) as drill:
+            drill.launch("small")
+        assert kubernetes.namespaces == {"drill"}
+
     def test_tags_of_a_run_change_nothing(self, pods: Launched) -> None:
         hostile = '{"container_config": {"image": "evil"}, "pod_spec_config": {"hostNetwork": true}}'
         one = pods.launch("small")["spec"]["template"]["spec"]

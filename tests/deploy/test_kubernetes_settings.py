@@ -74,3 +74,13 @@ def test_roles_by_pod_identity_are_had_by_the_three_deletions_that_the_iam_page_
     found = variant(tmp_path / "kubernetes", "eks", without_annotations)
     assert not any("annotations" in each["metadata"] for each in found.of_kind("ServiceAccount").values())
     assert restarted(cluster("eks"), found) == set()
+
+
+def test_an_overlay_may_be_in_another_namespace_as_the_drill_s_is(tmp_path: Path) -> None:
+    found = variant(tmp_path / "kubernetes", "eks", lambda document: document.update(namespace="drill"))
+
+    assert set(found.of_kind("Namespace")) == {"drill"}
+    assert {each["metadata"].get("namespace", "drill") for each in found.objects} == {"drill"}
+    bindings = found.of_kind("RoleBinding").values()
+    assert {subject["namespace"] for each in bindings for subject in each["subjects"]} == {"drill"}
+    assert found.settings().keys() == cluster("eks").settings().keys()

@@ -76,6 +76,7 @@ class KubernetesRecorder:
         """As after its start."""
         self.calls.clear()
         self.problems.clear()
+        self.namespaces.clear()
         for kind in self.made.values():
             kind.clear()
         self.pod_status, self.job_status, self.outage = {"phase": "Pending"}, {}, None
