@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -39,6 +39,8 @@ THREADS = 8
 EVERY = timedelta(minutes=5)
 """Between two gauges of how a version stands."""
 
+UNKNOWN = "the registry holds it, or cannot be asked, and the fleet's snapshot has no word of it yet"
+
 Given = TypeVar("Given")
 Found = TypeVar("Found")
 
@@ -72,7 +74,7 @@ def publish(settings: Settings, clock: Clock, *, refused: bool = False) -> Round
     over = {model for model, silence in silent.items() if not in_force(silence, now)}
     named = {(each.model, each.version) for each in markers(store, layout.PENDING)}
     stated = set(versions_with_alerts(store))
-    abouts = _abouts(fleet, named | stated, _policy(settings))
+    abouts = _abouts(fleet, named | stated, _policy(settings), settings.open_registry())
     reconciler = _reconciler(settings, clock)
     weather = Weather(store, reconciler.pager, clock, settings.env, settings.dagit_url)
     policies = Policies(store)
@@ -93,7 +95,8 @@ def publish(settings: Settings, clock: Clock, *, refused: bool = False) -> Round
     # Whoever is to be woken is, before anything waits for Datadog.
     told = _each(tell, wanted)
     policies.seen({name: wanted[name] for name, found in told.items() if isinstance(found, Unsettled)})
-    for model in over:
+    unseen = {name[0] for name in stated - abouts.keys()}
+    for model in over - unseen:
         if not any(isinstance(found, Reconciled) and found.waiting for name, found in told.items() if name[0] == model):
             end_silence(store, silent[model])
     sent, stormy = weather.look({name for name, found in told.items() if isinstance(found, Reconciled)})
@@ -102,9 +105,10 @@ def publish(settings: Settings, clock: Clock, *, refused: bool = False) -> Round
     standing = {name: about for name, about in abouts.items() if about.monitored and name in stated.union(wanted)}
     # Before the gauges of partitions, of which there may be so many that Datadog has enough for a while.
     waiting = {name: found for name, found in told.items() if isinstance(found, Reconciled)}
-    unseen = _show(reconciler, standing, undelivered=sum(bool(each.waiting) for each in waiting.values()))
+    unshown = _show(reconciler, standing, undelivered=sum(bool(each.waiting) for each in waiting.values()))
     unsettled = {name: found for name, found in told.items() if isinstance(found, Unsettled)}
-    return _summed(waiting | _each(reconciler.settle, unsettled), sent, {**stormy, **unannounced, **unseen})
+    unknown = {" ".join(name): UNKNOWN for name in called - abouts.keys()} if fleet.registered else {}
+    return _summed(waiting | _each(reconciler.settle, unsettled), sent, {**unknown, **stormy, **unannounced, **unshown})
 
 
 def _each(work: Callable[[Given], Found], given: Mapping[Name, Given]) -> dict[Name, Found | Reconciled]:
@@ -180,16 +184,27 @@ def _summed(done: Mapping[Name, Reconciled], sent: int, problems: Mapping[str, s
     return Round(results, sent + told, {**problems, **waiting})
 
 
-def _abouts(fleet: Fleet, named: Iterable[Name], policy: FleetPolicy) -> dict[Name, About]:
+def _abouts(fleet: Fleet, named: Iterable[Name], policy: FleetPolicy, registry: ObjectStore) -> dict[Name, About]:
     """Every version of the fleet, and those with results that are in it no more."""
     if not fleet.registered:
         # Nobody has looked at the registry yet, so nobody knows whom to tell.
         return {}
     found = {each.name: About.of(each.member.manifest, policy) for each in fleet.registered if each.member}
     quarantined = {each.name: About(*each.name, Policy()) for each in fleet.registered if not each.member}
-    gone: Collection[Name] = {name for name in named if name not in found and name not in quarantined}
-    unmonitored = {name: About(*name, Policy(), monitored=False) for name in gone}
+    missing = [name for name in named if name not in found and name not in quarantined]
+    with ThreadPoolExecutor(THREADS) as threads:
+        gone = dict(zip(missing, threads.map(lambda name: _is_gone(name, registry), missing), strict=True))
+    unmonitored = {name: About(*name, Policy(), monitored=False) for name in missing if gone[name]}
     return found | quarantined | unmonitored
+
+
+def _is_gone(name: Name, registry: ObjectStore) -> bool:
+    # The snapshot does not say so: a part of it may be unreadable, or its scan may have had no time for the version.
+    try:
+        return registry.head(f"{layout.registry_folder(*name)}/{layout.MANIFEST_FILE}") is None
+    except ScorewatchError as error:
+        logging.getLogger(__name__).warning("nobody knows whether %s %s is gone: %s", *name, error)
+        return False
 
 
 def _policy(settings: Settings) -> FleetPolicy:
