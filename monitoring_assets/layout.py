@@ -149,7 +149,7 @@ def silence(model: str) -> str:
 
 
 def breaching(partition: str, model: str, version: str, track: str) -> str:
-    """The marker of an episode that pages, or would, by the encoded key of the partition that opened it."""
+    """The marker of an episode that pages, or would, by the encoded key of the partition that made it do so."""
     return f"{BREACHING}{partition}/{model}/{version}/{track}"
 
 

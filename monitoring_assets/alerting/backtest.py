@@ -51,19 +51,22 @@ class Replay:
 
     @property
     def storms(self) -> Mapping[str, tuple[str, ...]]:
-        """By partition the models of which so many would have paged that one page of the fleet stands for theirs."""
+        """By partition the models of which so many would have paged that one page of the fleet stands for theirs.
+
+        Of versions as a whole nothing says on which day they would have.
+        """
         found: dict[str, set[str]] = {}
         for each in self.episodes:
-            if each.paged is not None and each.opened != layout.REGISTRY_PARTITION:
-                found.setdefault(each.opened, set()).add(each.model)
+            if each.paged not in (None, layout.REGISTRY_PARTITION):
+                found.setdefault(each.paged, set()).add(each.model)
         most = limit(len(self.models))
-        return {opened: tuple(sorted(found[opened])) for opened in sorted(found) if len(found[opened]) > most}
+        return {paged: tuple(sorted(found[paged])) for paged in sorted(found) if len(found[paged]) > most}
 
     @property
     def pages(self) -> tuple[Episode, ...]:
         """The episodes that would have paged for themselves, oldest first."""
         storms = self.storms
-        paged = [each for each in self.episodes if each.paged is not None and each.opened not in storms]
+        paged = [each for each in self.episodes if each.paged is not None and each.paged not in storms]
         return tuple(sorted(paged, key=lambda each: (each.paged or "", each.model, each.version, each.kind)))
 
     @property

@@ -36,7 +36,8 @@ class Open:
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        told = self.told.model_dump(mode="json", exclude={"severity", "track", "registered", "buried"})
+        own = {"severity", "track", "registered", "on", "waits_until", "buried"}
+        told = self.told.model_dump(mode="json", exclude=own)
         return {"model": self.model, "version": self.version, "about": self.about, "severity": self.severity} | told
 
 

@@ -58,9 +58,10 @@ class Told(_Stored):
     """An episode, and what PagerDuty knows of it under ``key``. It grew as grave as it is on the partition ``at``, and
     was still open on ``through``.
 
-    ``registered``: it may count towards a storm. ``told`` is the severity that was accepted, ``refused`` the one that
-    is not tried again without news, ``buried`` whether a dead letter says so. ``trying`` is set before a message is
-    sent and taken away when its answer is known: while it is, nobody can say whether it arrived.
+    ``registered``: it may count towards a storm, of what broke ``on`` one partition, and waits for that until
+    ``waits_until``. ``told`` is the severity that was accepted, ``refused`` the one that is not tried again without
+    news, ``buried`` whether a dead letter says so. ``trying`` is set before a message is sent and taken away when its
+    answer is known: while it is, nobody can say whether it arrived.
     """
 
     track: Track
@@ -72,6 +73,8 @@ class Told(_Stored):
     severity: int
     why: str
     registered: bool = False
+    on: str = ""
+    waits_until: datetime | None = None
     told: Severity | None = None
     refused: Severity | None = None
     buried: bool = False

@@ -1,8 +1,8 @@
 """Storms: many models breach on one partition because of something upstream of all of them, and one page is enough.
 
-Whoever is about to page for an episode that a partition opened registers it. The first few models page. Those that
-come after them wait a little, in case it is a storm; once it is one, a single incident of the fleet pages and theirs
-are held back. When it is over, what still fires pages for itself.
+Whoever is about to page for an episode registers it, under the partition that made it worth a page. The first few
+models page. Those that come after them wait a little, in case it is a storm; once it is one, a single incident of the
+fleet pages and theirs are held back. When it is over, what still fires pages for itself.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ SHOWN = 50
 
 Verdict = Literal["page", "wait", "held"]
 
+_DAY = f"{layout.REGISTRY_PARTITION}-"
+
 
 class Storm(BaseModel):
-    """One storm, by the partition (its encoded key) that opened the episodes.
+    """One storm, by the partition (its encoded key) that made the episodes worth a page; of versions as a whole, by the
+    day that they broke on.
 
     ``models`` of ``fleet`` breached when it began. ``told``: its page was accepted, or refused for good. ``over``: what
     was held back is looked at once more.
@@ -56,6 +59,12 @@ class Storm(BaseModel):
     fleet: int
     told: bool = False
     over: bool = False
+
+    @property
+    def what(self) -> str:
+        """What its models did, in words."""
+        day = self.partition.removeprefix(_DAY)
+        return f"breach on {day}" if day == self.partition else f"are kept back as a whole since {day}"
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,14 @@ class Breaches:
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store, self._clock = store, clock
 
+    def counted(self, told: Told) -> Told:
+        """An episode that would page, with the partition that it counts for: that stays, however grave it becomes."""
+        if told.registered:
+            return told
+        # A version as a whole breaks on no partition: what is upstream of several breaks them on one day.
+        on = f"{_DAY}{self._clock():%Y-%m-%d}" if told.track == "registry" else layout.encoded(told.at)
+        return told.model_copy(update={"registered": True, "on": on, "waits_until": self._clock() + HOLD})
+
     def register(self, about: About, told: Told) -> None:
         """Note that an episode would page."""
         self._store.put_if_absent(_key(about, told), b"")
@@ -95,11 +112,11 @@ class Breaches:
 
     def verdict(self, about: About, told: Told) -> Verdict:
         """Whether an episode that is registered may page now."""
-        partition = layout.encoded(told.opened)
+        partition = _partition(told)
         storm = read_storm(self._store, partition)
         if storm is not None and not storm.over:
             return "held"
-        if storm is not None or self._clock() - told.since >= HOLD:
+        if storm is not None or told.waits_until is None or self._clock() >= told.waits_until:
             return "page"
         found = sorted(registered(self._store, partition), key=lambda each: (each.put_at, each.name))
         first = list(dict.fromkeys(each.model for each in found))[:ALONE]
@@ -110,7 +127,12 @@ class Breaches:
 
 
 def _key(about: About, told: Told) -> str:
-    return layout.breaching(layout.encoded(told.opened), about.model, about.version, told.track)
+    return layout.breaching(_partition(told), about.model, about.version, told.track)
+
+
+def _partition(told: Told) -> str:
+    # States of before know no other than the one that opened the episode.
+    return told.on or layout.encoded(told.opened)
 
 
 def models_with_alerts(store: ObjectStore) -> int:
@@ -119,11 +141,11 @@ def models_with_alerts(store: ObjectStore) -> int:
 
 
 def registered(store: ObjectStore, partition: str | None = None) -> list[Breach]:
-    """The episodes that a partition opened, or all of them."""
+    """The episodes that count for a partition, or all of them."""
     found = []
     for info in store.list(layout.BREACHING if partition is None else f"{layout.BREACHING}{partition}/"):
-        opened, model, version, track = info.key.removeprefix(layout.BREACHING).split("/")
-        found.append(Breach(opened, model, version, track, info.last_modified))
+        on, model, version, track = info.key.removeprefix(layout.BREACHING).split("/")
+        found.append(Breach(on, model, version, track, info.last_modified))
     return found
 
 
@@ -226,7 +248,7 @@ class Weather:
     def _page(self, storm: Storm, breaches: Iterable[Breach]) -> Event:
         tracks = Counter(each.track for each in breaches)
         what = ", ".join(f"{count} {track}" for track, count in sorted(tracks.items()))
-        many = f"{len(storm.models)} of {storm.fleet} models breach on {storm.partition}"
+        many = f"{len(storm.models)} of {storm.fleet} models {storm.what}"
         return Event(
             action="trigger",
             dedup_key=self._dedup_key(storm),

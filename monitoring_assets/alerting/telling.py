@@ -55,7 +55,7 @@ class Teller:
                 continue
             verdict = "page" if told.known else self._verdict(file, about, told)
             if verdict == "wait":
-                waiting = f"other models breach on {told.opened} too; in some minutes it is a storm, or pages"
+                waiting = "other models breach with it; in some minutes it is a storm, or pages"
             if verdict == "page":
                 delivery = self._page(file, about, file.state.open[told.track], page)
                 if isinstance(delivery, Later):
@@ -75,12 +75,10 @@ class Teller:
         return delivery
 
     def _verdict(self, file: StateFile, about: About, told: Told) -> str:
-        if told.track == "registry":
-            # A version as a whole breaches on no partition.
-            return "page"
         breaches = Breaches(self.store, self.clock)
+        told = breaches.counted(told)
         # Stored first: whoever finds the episode over forgets what was registered.
-        _put(file, told.model_copy(update={"registered": True}))
+        _put(file, told)
         breaches.register(about, told)
         return breaches.verdict(about, told)
 

@@ -30,7 +30,7 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
 
     An episode that nobody was told of is a ticket: of a challenger, of a small sustained shift, or a warning of tier 3.
     Messages that a service refused for good are told too, until somebody deletes them from the store; and storms, in
-    which the fleet has one incident for all the models that breached on one partition.
+    which the fleet has one incident for all the models that breach on one partition.
 
     Without PagerDuty's key it also shows the newest events of the outbox, where they go instead.
     """
@@ -66,7 +66,7 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
     _print(episodes, now)
     for storm in present:
         count, since = len(storm.models), f"{storm.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        line = f"storm: {count} models breached on {storm.partition}; their pages are held back since {since}"
+        line = f"storm: {count} models {storm.what}; their pages are held back since {since}"
         click.secho(plain(line), fg="red")
     for each in silent.values():
         click.echo(

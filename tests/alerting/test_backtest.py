@@ -297,3 +297,16 @@ def test_many_models_at_once_are_one_page_of_the_fleet() -> None:
     assert found.pages_per_model_month * found.model_months == pytest.approx(2)
     fewer = replayed(results[:30], **dict.fromkeys(models, USUAL))
     assert (fewer.storms, len(fewer.pages)) == ({}, 10)
+
+
+def test_models_that_page_since_one_partition_are_one_page_whenever_their_episodes_opened() -> None:
+    models = [f"model-{number:02d}" for number in range(12)]
+    results = [
+        drift(day, "breach" if day == 20 else "warn" if number < day <= number + 2 else "hold", model=model)
+        for number, model in enumerate(models)
+        for day in range(1, 21)
+    ]
+    found = replayed(results, **dict.fromkeys(models, Policy(tier=3)))
+    assert len({each.opened for each in found.episodes}) == len(models)
+    assert found.storms == {key(20): tuple(models)}
+    assert found.pages == ()

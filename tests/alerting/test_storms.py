@@ -9,6 +9,7 @@ import pytest
 from monitoring_assets import layout
 from monitoring_assets.alerting.dead_letters import dead_letters
 from monitoring_assets.alerting.fast_path import alerting
+from monitoring_assets.alerting.state import StateFile
 from monitoring_assets.alerting.storms import ALONE, HOLD, limit, registered, storms
 from tests.alerting.company import Company
 from tests.alerting.conftest import VERSION
@@ -18,6 +19,8 @@ from tests.recorders.faults import failing, unreachable
 
 DAY = "2026-01-01"
 LATER = timedelta(seconds=30)
+FEW = 2 * ALONE
+"""Who registers at the same instant may be among the first for a moment."""
 
 
 @pytest.fixture
@@ -117,6 +120,79 @@ def test_breaches_on_different_partitions_are_no_storm(company: Company, recorde
     assert company.publish(LATER).waiting == {}
     assert len(of_models(recorder)) == 15
     assert of_fleet(recorder) == []
+
+
+def test_what_opened_on_different_days_and_pages_since_one_is_a_storm(lender: Lender, recorder: Recorder) -> None:
+    """Of tier 3 a warning is a ticket; a critical breach makes an incident of it."""
+    company = Company(lender, {name: value for name, value in recorder.environ.items() if name != "DD_API_KEY"})
+    for number in range(20):
+        company.register(model=f"model-{number:02d}", tier=3)
+        company.write(f"model-{number:02d}", "2025-12-31", "ok")
+    for number in range(15):
+        for day in (number + 1, number + 2):
+            breach(company, number, number + 1, "warn", f"2026-01-{day:02d}")
+        company.publish(LATER)
+    assert recorder.pagerduty.pages == []
+    company.publish(timedelta(days=1))
+    breach(company, 0, 15, partition="2026-01-20")
+    company.publish(LATER)
+    assert [page.dedup_key for page in of_fleet(recorder)] == ["scorewatch/test/fleet/2026-01-20"]
+    assert company.publish(2 * HOLD).waiting == {}
+    assert len(of_models(recorder)) <= FEW
+    for day in ("2026-01-21", "2026-01-22"):
+        breach(company, 0, 15, "ok", day)
+    company.publish(LATER)
+    assert registered(company.lender.store) == []
+    assert recorder.pagerduty.open == {}
+
+
+def test_what_is_held_back_and_grows_graver_stays_in_its_storm(company: Company, recorder: Recorder) -> None:
+    for day in (DAY, "2026-01-02"):
+        breach(company, 0, 15, "warn", day)
+    company.publish(LATER)
+    assert [page.dedup_key for page in of_fleet(recorder)] == ["scorewatch/test/fleet/2026-01-02"]
+    held = int(max(each.model for each in registered(company.lender.store)).removeprefix("model-"))
+    assert f"model-{held:02d}" not in of_models(recorder)
+    breach(company, held, held + 1, partition="2026-01-03")
+    assert company.publish(2 * HOLD).waiting == {}
+    assert len(of_models(recorder)) <= FEW
+    for day in ("2026-01-04", "2026-01-05"):
+        breach(company, 0, 15, "ok", day)
+    company.publish(LATER)
+    assert registered(company.lender.store) == []
+    assert recorder.pagerduty.open == {}
+
+
+def test_versions_that_nobody_monitors_any_more_since_one_day_are_a_storm(company: Company, recorder: Recorder) -> None:
+    for number in range(20):
+        company.write(f"model-{number:02d}", "registry", "quarantined", kind="pipeline", asset="reference")
+    company.publish(LATER)
+    [page] = of_fleet(recorder)
+    assert page.dedup_key == "scorewatch/test/fleet/registry-2026-01-01"
+    assert "20 of 20 models are kept back as a whole since 2026-01-01 (20 registry)" in page.payload["summary"]
+    assert company.publish(2 * HOLD).waiting == {}
+    assert len(of_models(recorder)) <= FEW
+    for number in range(20):
+        company.write(f"model-{number:02d}", "registry", "ok", kind="pipeline", asset="reference")
+    company.publish(LATER)
+    assert registered(company.lender.store) == []
+    assert recorder.pagerduty.open == {}
+
+
+def test_what_was_registered_by_the_partition_that_opened_it_is_forgotten_all_the_same(company: Company) -> None:
+    """As states of before are."""
+    breach(company, 0, 1)
+    company.publish(LATER)
+    store = company.lender.store
+    file = StateFile(store, "model-00", VERSION)
+    [told] = file.read().open.values()
+    file.write(
+        file.state.model_copy(update={"open": {"drift": told.model_copy(update={"on": "", "waits_until": None})}})
+    )
+    for day in ("2026-01-02", "2026-01-03"):
+        breach(company, 0, 1, "ok", day)
+    company.publish(LATER)
+    assert registered(store) == []
 
 
 def test_models_whose_versions_page_nobody_make_no_storm(lender: Lender, recorder: Recorder) -> None:

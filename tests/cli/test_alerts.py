@@ -155,6 +155,6 @@ def test_a_storm_is_told_beside_the_episodes_that_it_holds_back(desk: Any) -> No
         desk.day(1, "breach", model=model)
     desk.run("publish", "--once")
     said = desk.run("alerts").stdout
-    assert "storm: 12 models breached on " in said
+    assert "storm: 12 models breach on " in said
     [storm] = json.loads(desk.run("alerts", "model-03", "--json").stdout)["storms"]
     assert (storm["models"], storm["told"]) == (models, True)
