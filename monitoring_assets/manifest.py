@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -35,6 +36,7 @@ from resources.errors import BadInput
 
 __all__ = [
     "MUTABLE",
+    "SLA",
     "Cutoff",
     "Feature",
     "LabelStates",
@@ -50,6 +52,9 @@ __all__ = [
     "identity_digest",
     "mutable_changes",
 ]
+
+SLA, SLA_HOURLY = timedelta(hours=24), timedelta(hours=2)
+"""How long after a partition's end its data may come, where a manifest says nothing."""
 
 MAX_FEATURES = 5_000
 MAX_SEGMENTS = 10
@@ -141,6 +146,13 @@ class Manifest(Part):
         """
         version = self.version.replace("-", "__").replace(".", "_")
         return f"{self.model.replace('-', '_')}__{version}"
+
+    @property
+    def sla(self) -> timedelta:
+        """How long after a partition's end its data may come."""
+        if self.source.sla_hours is not None:
+            return timedelta(hours=self.source.sla_hours)
+        return SLA_HOURLY if self.partitions.every == "hour" else SLA
 
     @property
     def reference_score_column(self) -> str | None:

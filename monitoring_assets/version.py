@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from monitoring_assets import layout
 from monitoring_assets.datasets import Current, DatasetPath, read_current
 from monitoring_assets.manifest import Manifest, identity_digest
 from monitoring_assets.partitions import PartitionCalendar
+from monitoring_assets.results import is_live
 from monitoring_assets.stability.profile import ReferenceProfile
 from resources.object_store import ObjectStore
 from resources.registry import VersionFiles
@@ -44,6 +45,21 @@ class DeployedVersion:
     def calendar(self) -> PartitionCalendar:
         """The version's partitions."""
         return self.manifest.partitions.calendar
+
+    def deadline(self, partition: str) -> datetime:
+        """When the partition's data is overdue."""
+        return self.calendar.window(partition)[1] + self.manifest.sla
+
+    def is_live(self, partition: str, *, due: datetime, now: datetime, grace: timedelta) -> bool:
+        """Whether what an arrival finds now may page, of a partition that was due then."""
+        newest = self.calendar.latest_complete(now) or partition
+        return is_live(
+            "arrival",
+            recorded_at=now,
+            due=due,
+            grace=grace,
+            partitions_since=max(0, len(self.calendar.keys(partition, newest)) - 1),
+        )
 
     @cached_property
     def identity(self) -> str:

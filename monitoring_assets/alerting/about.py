@@ -8,14 +8,11 @@ from datetime import timedelta
 from typing import Self
 from urllib.parse import quote
 
-from monitoring_assets.alerting.policies import FleetPolicy, policy_of
+from monitoring_assets.alerting.policies import policy_of
 from monitoring_assets.alerting.policy import Policy
-from monitoring_assets.manifest import Manifest
+from monitoring_assets.fleet_defaults import FleetPolicy
+from monitoring_assets.manifest import SLA, Manifest
 from monitoring_assets.partitions import PartitionCalendar
-
-SLA = timedelta(hours=24)
-SLA_HOURLY = timedelta(hours=2)
-"""After a partition's end, where the manifest says nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,15 @@ class About:
     @classmethod
     def of(cls, manifest: Manifest, fleet: FleetPolicy) -> Self:
         """A version as its manifest describes it."""
-        policy = policy_of(manifest, fleet)
-        usual = SLA_HOURLY if manifest.partitions.every == "hour" else SLA
-        hours = manifest.source.sla_hours
         return cls(
             manifest.model,
             manifest.version,
-            policy,
+            policy_of(manifest, fleet),
             manifest.owner,
             manifest.links,
             monitored=manifest.status == "active",
             calendar=manifest.partitions.calendar,
-            sla=usual if hours is None else timedelta(hours=hours),
+            sla=manifest.sla,
         )
 
     def pages(self, dagit_url: str, dashboard_url: str | None = None) -> tuple[tuple[str, str], ...]:

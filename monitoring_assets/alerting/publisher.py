@@ -16,7 +16,6 @@ from monitoring_assets.alerting.dead_letters import dead_letters
 from monitoring_assets.alerting.deployments import announce
 from monitoring_assets.alerting.outbox import Outbox, Pager
 from monitoring_assets.alerting.overview import versions_with_alerts
-from monitoring_assets.alerting.policies import FleetPolicy, fleet_defaults
 from monitoring_assets.alerting.policies_seen import Policies
 from monitoring_assets.alerting.policy import Policy
 from monitoring_assets.alerting.reconcile import Reconciled, Reconciler, Unsettled
@@ -24,13 +23,14 @@ from monitoring_assets.alerting.silences import end_silence, in_force, silences
 from monitoring_assets.alerting.state import StateFile
 from monitoring_assets.alerting.storms import Weather
 from monitoring_assets.fleet import Fleet, Name
+from monitoring_assets.fleet_defaults import DefaultsFile, FleetPolicy
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.past.markers import markers
 from monitoring_assets.version import Clock
 from resources.datadog import Datadog, Gauge
 from resources.delivery import Accepted, Later
-from resources.errors import BadInput, ScorewatchError
+from resources.errors import ScorewatchError
 from resources.object_store import ObjectStore
 from resources.pagerduty import PagerDuty
 from resources.settings import Settings
@@ -57,7 +57,7 @@ class Round:
 def publish_version(settings: Settings, manifest: Manifest, clock: Clock) -> Reconciled:
     """Publish what there is of one version: what the stage that wrote its results does. Raises ScorewatchError."""
     store = settings.open_store()
-    about = About.of(manifest, _policy(settings))
+    about = About.of(manifest, DefaultsFile(store).read().policy)
     silenced = in_force(silences(store).get(manifest.model), clock())
     return _reconciler(settings, clock).reconcile(about, silenced=silenced)
 
@@ -74,7 +74,7 @@ def publish(settings: Settings, clock: Clock, *, refused: bool = False) -> Round
     over = {model for model, silence in silent.items() if not in_force(silence, now)}
     named = {(each.model, each.version) for each in markers(store, layout.PENDING)}
     stated = set(versions_with_alerts(store))
-    abouts = _abouts(fleet, named | stated, _policy(settings), settings.open_registry())
+    abouts = _abouts(fleet, named | stated, DefaultsFile(store).read().policy, settings.open_registry())
     reconciler = _reconciler(settings, clock)
     weather = Weather(store, reconciler.pager, clock, settings.env, settings.dagit_url)
     policies = Policies(store)
@@ -205,15 +205,6 @@ def _is_gone(name: Name, registry: ObjectStore) -> bool:
     except ScorewatchError as error:
         logging.getLogger(__name__).warning("nobody knows whether %s %s is gone: %s", *name, error)
         return False
-
-
-def _policy(settings: Settings) -> FleetPolicy:
-    try:
-        return fleet_defaults(settings.open_store()).policy
-    except BadInput as error:
-        # A typing error in it must not be what keeps everybody asleep.
-        logging.getLogger(__name__).warning("the usual policy is used: %s", error)
-        return FleetPolicy()
 
 
 def _reconciler(settings: Settings, clock: Clock) -> Reconciler:

@@ -14,6 +14,7 @@ from monitoring_assets.arrivals.agenda import Attempt, Task
 from monitoring_assets.arrivals.overdue import report_arrived, report_overdue
 from monitoring_assets.arrivals.watched import Landed, Watched
 from monitoring_assets.fleet import Member
+from monitoring_assets.fleet_defaults import DefaultsFile
 from monitoring_assets.landing import Landing, landing
 from monitoring_assets.quarantine import names_kept_back
 from monitoring_assets.version import FEATURES, Clock, DeployedVersion
@@ -53,6 +54,7 @@ class Watch:
 
     def __init__(self, members: Sequence[Member], settings: Settings, clock: Clock) -> None:
         self._store, self._clock = settings.open_store(), clock
+        self._defaults = DefaultsFile(self._store)
         newest_first = sorted(members, key=lambda each: each.deployed_at, reverse=True)
         self._watched = [
             Watched(DeployedVersion(each.manifest, each.digest, self._store, settings, clock), each, len(members))
@@ -67,6 +69,9 @@ class Watch:
         """
         busy = attempts.busy()
         back = names_kept_back(self._store, "onboarding")
+        grace_hours = self._defaults.read().grace_hours
+        for each in self._watched:
+            each.grace_hours = grace_hours
         watched = [each for each in self._watched if each.name not in back]
         self._take_stock(watched, busy)
         landed = self._look([each for each in watched if each.onboarded])

@@ -21,16 +21,10 @@ from monitoring_assets.arrivals.agenda import (
 from monitoring_assets.arrivals.evidence import arrived_at, ended, has_been_through, was_read
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Member
+from monitoring_assets.fleet_defaults import GraceHours
 from monitoring_assets.landing import Landing
-from monitoring_assets.results import LIVE_PARTITIONS, is_live
+from monitoring_assets.results import LIVE_PARTITIONS
 from monitoring_assets.version import PSI, DeployedVersion
-
-SLA = timedelta(hours=24)
-SLA_HOURLY = timedelta(hours=2)
-"""When the manifest says none."""
-GRACE = timedelta(hours=24)
-GRACE_HOURLY = timedelta(hours=2)
-"""How long after it was due a finding may still page somebody."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,7 @@ class Watched:
     version: DeployedVersion
     member: Member
     versions: int = 1
+    grace_hours: GraceHours = field(default_factory=GraceHours)
     surveyed: bool = False
     onboarded: bool = False
     looks: dict[str, datetime] = field(default_factory=dict)
@@ -131,10 +126,7 @@ class Watched:
 
     def deadline(self, partition: str) -> datetime:
         """When the partition's data is overdue."""
-        manifest = self.member.manifest
-        default = SLA_HOURLY if manifest.partitions.every == "hour" else SLA
-        sla = manifest.source.sla_hours
-        return self.version.calendar.window(partition)[1] + (timedelta(hours=sla) if sla is not None else default)
+        return self.version.deadline(partition)
 
     def waits_for(self, partition: str) -> bool:
         """Whether anybody would miss the partition: it is one of the newest, or ended under our eyes."""
@@ -190,11 +182,7 @@ class Watched:
 
     def is_live(self, partition: str, due: datetime, now: datetime) -> bool:
         """Whether what an arrival finds now may page, of a partition that was due then."""
-        calendar = self.version.calendar
-        newest = calendar.latest_complete(now) or partition
-        since = max(0, len(calendar.keys(partition, newest)) - 1)
-        grace = GRACE_HOURLY if calendar.every == "hour" else GRACE
-        return is_live("arrival", recorded_at=now, due=due, grace=grace, partitions_since=since)
+        return self.version.is_live(partition, due=due, now=now, grace=self._grace)
 
     def groups(self, landed: list[Landed]) -> list[list[Landed]]:
         """What to do in one run each: the newest partition by itself, so that it waits for no other; then the rest."""
@@ -249,6 +237,10 @@ class Watched:
         """So that whoever watches the version next need not look through all of its results."""
         if not self._history:
             self.version.store.put(layout.history_done(*self.name), b"")
+
+    @property
+    def _grace(self) -> timedelta:
+        return self.grace_hours.of(self.version.calendar.every)
 
     def _recent(self) -> list[str]:
         """The newest partitions: those that can still be live."""

@@ -9,14 +9,13 @@ from datetime import datetime, timedelta
 from monitoring_assets.assets import distribution, features, scores
 from monitoring_assets.assets.history import Distributions
 from monitoring_assets.assets.outcome import Outcome, skipped
-from monitoring_assets.results import Result, Trigger, is_live, write_result
+from monitoring_assets.fleet_defaults import DefaultsFile
+from monitoring_assets.results import Result, Trigger, write_result
 from monitoring_assets.version import CSI, DISTRIBUTION, FEATURES, PSI, SCORES, ModelVersion
 
 ORDER = (FEATURES, SCORES, DISTRIBUTION, PSI, CSI)
 UPSTREAM = {SCORES: FEATURES, DISTRIBUTION: SCORES, PSI: DISTRIBUTION, CSI: DISTRIBUTION}
 CHUNK = 32
-GRACE = timedelta(hours=24)
-GRACE_HOURLY = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,21 @@ def run(
     ``insufficient_data`` for psi and csi even when these were not asked for: nobody else would.
     """
     distributions = Distributions(version)
+    grace = DefaultsFile(version.store).read().grace_hours.of(version.calendar.every) if trigger == "arrival" else None
     done: dict[str, dict[str, Outcome]] = {asset: {} for asset in ORDER}
     for asset in ORDER:
         if asset in assets:
             for outcomes in _materialise(version, asset, partitions, done, distributions, force=force):
                 done[asset] |= {outcome.partition: outcome for outcome in outcomes}
-                yield [record(version, outcome, trigger, _arrival(done, outcome.partition)) for outcome in outcomes]
+                yield [
+                    record(version, outcome, trigger, grace, _arrival(done, outcome.partition)) for outcome in outcomes
+                ]
     for partition, outcome in _blocked(done).items():
-        unasked = [kind for kind in (PSI, CSI) if kind not in assets]
+        arrived_at = _arrival(done, partition)
         yield [
-            record(version, skipped(kind, partition, kind, outcome, outcome.asset), trigger, _arrival(done, partition))  # type: ignore[arg-type]
-            for kind in unasked
+            record(version, skipped(kind, partition, kind, outcome, outcome.asset), trigger, grace, arrived_at)  # type: ignore[arg-type]
+            for kind in (PSI, CSI)
+            if kind not in assets
         ]
 
 
@@ -103,8 +106,13 @@ def _arrival(done: dict[str, dict[str, Outcome]], partition: str) -> datetime | 
     return rows.arrived_at if rows is not None else None
 
 
-def record(version: ModelVersion, outcome: Outcome, trigger: Trigger, arrived_at: datetime | None = None) -> Recorded:
-    """Write the result of an outcome; ``arrived_at`` is when the data came, where no stored features tell."""
+def record(
+    version: ModelVersion, outcome: Outcome, trigger: Trigger, grace: timedelta | None, arrived_at: datetime | None
+) -> Recorded:
+    """Write the result of an outcome; ``arrived_at`` is when the data came, where no stored features tell.
+
+    ``grace``: that of the version's partitions; None for what is no arrival, and pages nobody.
+    """
     now = version.clock()
     result = Result(
         model=version.manifest.model,
@@ -116,22 +124,18 @@ def record(version: ModelVersion, outcome: Outcome, trigger: Trigger, arrived_at
         reason=outcome.reason,
         recorded_at=now,
         trigger=trigger,
-        live=trigger == "arrival" and _live(version, outcome.partition, now, arrived_at),
+        live=grace is not None and _live(version, outcome.partition, now, grace, arrived_at),
         inputs=outcome.inputs,
         metrics=outcome.metrics,
     )
     return Recorded(outcome, write_result(version.store, result, version.calendar.encode(outcome.partition)))
 
 
-def _live(version: ModelVersion, partition: str, now: datetime, arrived_at: datetime | None) -> bool:
-    calendar = version.calendar
-    _, end = calendar.window(partition)
+def _live(version: ModelVersion, partition: str, now: datetime, grace: timedelta, arrived_at: datetime | None) -> bool:
+    _, end = version.calendar.window(partition)
     if now < end:
         return False
     if arrived_at is None and (rows := version.current(FEATURES, partition)) is not None:
         arrived_at = datetime.fromisoformat(rows.measured["arrived_at"])
     due = max(end, arrived_at) if arrived_at is not None else end
-    newest = calendar.latest_complete(now)
-    since = max(0, len(calendar.keys(partition, newest)) - 1) if newest is not None else 0
-    grace = GRACE_HOURLY if calendar.every == "hour" else GRACE
-    return is_live("arrival", recorded_at=now, due=due, grace=grace, partitions_since=since)
+    return version.is_live(partition, due=due, now=now, grace=grace)

@@ -16,7 +16,7 @@ from resources.settings import Settings
 
 if TYPE_CHECKING:
     from monitoring_assets.alerting.backtest import Episode, Replay
-    from monitoring_assets.alerting.policies import FleetPolicy
+    from monitoring_assets.fleet_defaults import FleetPolicy
     from monitoring_assets.manifest import Manifest
 
 SHOWN = 5
@@ -61,7 +61,7 @@ def backtest(
     A file for --policy:
       policy: {psi: {warn: 0.1, critical: 0.25}, csi: {warn: 0.2, critical: 0.5}, warnings: 2, among: 3}
     """
-    from monitoring_assets.alerting.policies import fleet_defaults, parse_defaults
+    from monitoring_assets.fleet_defaults import fleet_defaults, parse_defaults
     from monitoring_assets.onboarding import utc_now
 
     first = since.date() if since else date.min
@@ -79,7 +79,7 @@ def backtest(
 
 def would_have_paged(settings: Settings, model: str, until: date) -> Replay:
     """What the present policy makes of everything that is stored about a model's partitions before a day."""
-    from monitoring_assets.alerting.policies import fleet_defaults
+    from monitoring_assets.fleet_defaults import fleet_defaults
 
     period = (date.min, until)
     return _replay(settings, model, period, fleet_defaults(settings.open_store()).policy, None)["present"]

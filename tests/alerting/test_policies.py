@@ -8,16 +8,16 @@ import pytest
 import yaml
 
 from monitoring_assets import layout
-from monitoring_assets.alerting.policies import (
+from monitoring_assets.alerting.policies import policy_instead, policy_of
+from monitoring_assets.alerting.policy import Limits, Policy
+from monitoring_assets.fleet_defaults import (
     USUAL,
+    DefaultsFile,
     FleetDefaults,
     FleetPolicy,
     fleet_defaults,
     parse_defaults,
-    policy_instead,
-    policy_of,
 )
-from monitoring_assets.alerting.policy import Limits, Policy
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.manifest_yaml import parse_manifest
 from resources.errors import BadInput
@@ -120,6 +120,9 @@ def test_without_the_file_the_fleet_has_the_usual_defaults(store: LocalStore) ->
         ("policy: {cooldown: -1}", "policy.cooldown: "),
         ("policy: {warning: 2}", "policy.warning: "),
         ("policies: {}", "policies: "),
+        ("grace_hours: {day: 0}", "grace_hours.day: "),
+        ("grace_hours: {hour: 745}", "grace_hours.hour: "),
+        ("grace_hours: {minute: 1}", "grace_hours.minute: "),
         ("policy: 3", "policy: "),
         ("policy: {calm: 1, calm: 2}", "calm"),
         ("policy: [", ""),
@@ -135,11 +138,35 @@ def test_a_bad_file_is_refused_with_its_place_and_key(store: LocalStore, text: s
     assert key in str(refused.value)
 
 
+def test_the_grace_of_partitions_is_the_fleets_by_their_rhythm() -> None:
+    from datetime import timedelta
+    from typing import get_args
+
+    from monitoring_assets.partitions import Frequency
+
+    stated = parse_defaults(b"grace_hours: {week: 0.5, hour: 3}", "fleet.yaml").grace_hours
+    assert [stated.of(every) / timedelta(hours=1) for every in get_args(Frequency)] == [3, 24, 0.5, 24]
+
+
+def test_a_bad_file_is_the_usual_one_for_who_works_on_and_its_warning_is_logged_once(
+    store: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = DefaultsFile(store)
+    store.put(layout.FLEET_DEFAULTS, b"policy: {calm: 0}")
+    assert [file.read() for _ in range(3)] == [FleetDefaults()] * 3
+    assert len(caplog.records) == 1
+    store.put(layout.FLEET_DEFAULTS, STRICT.encode())
+    assert file.read().policy == fleet(STRICT)
+    store.delete(layout.FLEET_DEFAULTS)
+    assert file.read() == FleetDefaults()
+
+
 def test_a_file_with_a_wrong_key_is_answered_with_all_the_keys_there_are() -> None:
     with pytest.raises(BadInput, match="all that it can say, with its usual values: ") as refused:
         fleet("policy: {warning: 2}")
     example = str(refused.value).partition("usual values: ")[2]
     stated = fleet(example)
+    assert parse_defaults(example.encode(), "").model_fields_set == set(FleetDefaults.model_fields)
     assert stated.model_fields_set == set(FleetPolicy.model_fields)
     assert policy_of(manifest(), stated) == policy_of(manifest(), FleetPolicy())
     assert example == USUAL

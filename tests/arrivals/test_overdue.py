@@ -126,6 +126,17 @@ def test_without_a_deadline_of_its_own_a_version_has_a_day_or_two_hours(
     assert found(story, partition) == [("stale", True)]
 
 
+def test_the_grace_of_the_fleets_file_holds_from_the_next_tick_on(strict: Any) -> None:
+    strict.lender.store.put("fleet.yaml", b"grace_hours: {day: 1}")
+    strict.lender.now = MIDNIGHT + 8 * HOUR
+    strict.go_on(minutes=1)
+    assert found(strict) == [("stale", False)]
+    strict.lender.store.put("fleet.yaml", b"grace_hours: {day: 30}")
+    strict.lender.now = MIDNIGHT + 54 * HOUR
+    strict.go_on(minutes=1)
+    assert found(strict, "2026-01-20") == [("stale", True)]
+
+
 def test_the_past_is_missed_by_nobody_but_for_its_newest_partitions_and_those_page_only_while_it_is_news(
     story: Any,
 ) -> None:

@@ -215,6 +215,23 @@ class TestLive:
             recorded = run(version, ["2026-01-02-23:00"], ("features",), trigger="arrival")
             assert recorded["features", "2026-01-02-23:00"].result.live == live
 
+    def test_the_grace_is_what_the_fleets_file_says_and_the_usual_where_that_is_bad(
+        self, lender: Any, run: Any, version: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lender.land(DAY, at=END)
+        for text, hours, live in (
+            ("grace_hours: {day: 3, hour: 1}", 4, False),
+            ("grace_hours: {day: 3, hour: 1}", 3, True),
+            ("grace_hours: {day: soon}", 24, True),
+        ):
+            lender.store.put("fleet.yaml", text.encode())
+            lender.now = END + hours * HOUR
+            recorded = run(version, [DAY], ("features",), trigger="arrival")
+            assert recorded["features", DAY].result.live == live, text
+            for info in lender.store.list("results/"):
+                lender.store.delete(info.key)
+        assert "grace_hours.day" in caplog.text
+
     def test_work_that_a_backfill_did_gets_a_live_attempt(
         self, lender: Any, run: Any, attempts: Any, version: Any
     ) -> None:
