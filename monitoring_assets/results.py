@@ -111,13 +111,23 @@ def gravest(statuses: Iterable[Status]) -> Status:
     return max(statuses, key=SEVERITY.index, default="ok")
 
 
-def is_live(trigger: Trigger, *, recorded_at: datetime, due: datetime, grace: timedelta, partitions_since: int) -> bool:
+def is_live(
+    trigger: Trigger,
+    *,
+    recorded_at: datetime,
+    due: datetime,
+    grace: timedelta,
+    partitions_since: int,
+    deadline: datetime,
+) -> bool:
     """Whether a result may page: an arrival, recorded within the grace period of when it was due, and not old.
 
-    ``due`` is the later of the data's arrival and the partition's end; ``partitions_since`` counts the partitions
-    that have ended after this one.
+    ``due`` is the later of the data's arrival and the partition's end, or for data that does not come its
+    ``deadline``; ``partitions_since`` counts the partitions that have ended after this one. What was due by the
+    deadline is not old, however many these are.
     """
-    return trigger == "arrival" and recorded_at <= due + grace and partitions_since <= LIVE_PARTITIONS
+    fresh = partitions_since <= LIVE_PARTITIONS or due <= deadline
+    return trigger == "arrival" and recorded_at <= due + grace and fresh
 
 
 def write_result(store: ObjectStore, result: Result, partition_path: str) -> Result:

@@ -59,6 +59,7 @@ class DeployedVersion:
             due=due,
             grace=grace,
             partitions_since=max(0, len(self.calendar.keys(partition, newest)) - 1),
+            deadline=self.deadline(partition),
         )
 
     @cached_property

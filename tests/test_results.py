@@ -17,6 +17,7 @@ from resources.object_store import LocalStore, ObjectInfo
 
 NOW = datetime(2026, 1, 3, 2, tzinfo=UTC)
 DUE = datetime(2026, 1, 3, tzinfo=UTC)
+DEADLINE = DUE - timedelta(hours=1)
 GRACE = timedelta(hours=24)
 WRITER = """
 import sys
@@ -225,6 +226,11 @@ def test_the_gravest_status_stands_for_all() -> None:
         ({"recorded_at": DUE - timedelta(days=1)}, True),
         ({"partitions_since": 3}, True),
         ({"partitions_since": 4}, False),
+        ({"partitions_since": 4, "due": DEADLINE}, True),
+        ({"partitions_since": 4, "due": DEADLINE, "recorded_at": DEADLINE + GRACE}, True),
+        ({"partitions_since": 4, "due": DEADLINE, "recorded_at": DEADLINE + 2 * GRACE}, False),
+        ({"partitions_since": 4, "due": DEADLINE + timedelta(microseconds=1)}, False),
+        ({"partitions_since": 4, "due": DEADLINE, "trigger": "backfill"}, False),
         ({"trigger": "backfill"}, False),
         ({"trigger": "catch-up"}, False),
         ({"trigger": "onboarding"}, False),
@@ -232,4 +238,5 @@ def test_the_gravest_status_stands_for_all() -> None:
 )
 def test_only_a_recent_arrival_is_live(changes: dict[str, Any], live: bool) -> None:
     usual = {"trigger": "arrival", "recorded_at": NOW, "due": DUE, "grace": GRACE, "partitions_since": 0}
+    usual["deadline"] = DEADLINE
     assert is_live(**{**usual, **changes}) is live

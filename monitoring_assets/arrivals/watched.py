@@ -170,7 +170,7 @@ class Watched:
 
         What arrived needs live results as long as there can be any, also when a backfill or onboarding came first.
         """
-        live = partition in self._recent()
+        live = partition in self._recent() or now <= self.deadline(partition) + self._grace
         if live:
             _, end = self.version.calendar.window(partition)
             live = self.is_live(partition, max(end, arrived_at(self.version, partition) or end), now)
@@ -243,7 +243,7 @@ class Watched:
         return self.grace_hours.of(self.version.calendar.every)
 
     def _recent(self) -> list[str]:
-        """The newest partitions: those that can still be live."""
+        """The newest partitions: those that can be live whenever their data comes."""
         return self.version.calendar.previous(self._newest, LIVE_PARTITIONS + 1) if self._newest else []
 
     def _past(self) -> list[str]:

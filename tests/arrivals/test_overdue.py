@@ -126,6 +126,42 @@ def test_without_a_deadline_of_its_own_a_version_has_a_day_or_two_hours(
     assert found(story, partition) == [("stale", True)]
 
 
+@pytest.fixture
+def lax(story: Any) -> Any:
+    """A version of hours whose data may take six of them, deployed before its first partition ended."""
+    story.lender.now = MIDNIGHT + HOUR / 2
+    uri = f"{story.lender.lake_uri}/{{partition:%Y-%m-%d-%H}}/*.parquet"
+    story.deploy(
+        partitions={"every": "hour", "timezone": "UTC", "start": date(2026, 1, 20)},
+        source={"uri": uri, "key": "application_id", "sla_hours": 6},
+    )
+    story.go_on()
+    return story
+
+
+def test_an_hour_that_did_not_come_within_a_lax_sla_pages_though_six_have_ended_since(lax: Any) -> None:
+    wait_until(lax, MIDNIGHT + 7 * HOUR - SECOND)
+    assert found(lax, "2026-01-20-00:00") == []
+    wait_until(lax, MIDNIGHT + 7 * HOUR)
+    assert found(lax, "2026-01-20-00:00") == [("stale", True)]
+    lax.lender.now = MIDNIGHT + 10 * HOUR + SECOND
+    lax.reload()
+    lax.go_on(minutes=1)
+    assert found(lax, "2026-01-20-01:00") == [("stale", False)], "two hours of grace are over"
+    assert found(lax, "2026-01-20-02:00") == [("stale", True)]
+
+
+def test_an_hour_that_comes_late_within_a_lax_sla_is_live_also_when_a_backfill_came_first(lax: Any) -> None:
+    from monitoring_assets.assets.pipeline import ORDER, run
+
+    lax.lender.now = MIDNIGHT + 6 * HOUR
+    lax.land("2026-01-20-00")
+    list(run(lax.version(), ORDER, ["2026-01-20-00:00"], trigger="backfill"))
+    lax.go_on(minutes=5)
+    assert lax.live("2026-01-20-00:00") == [False, True]
+    assert found(lax, "2026-01-20-00:00") == []
+
+
 def test_the_grace_of_the_fleets_file_holds_from_the_next_tick_on(strict: Any) -> None:
     strict.lender.store.put("fleet.yaml", b"grace_hours: {day: 1}")
     strict.lender.now = MIDNIGHT + 8 * HOUR

@@ -215,6 +215,32 @@ class TestLive:
             recorded = run(version, ["2026-01-02-23:00"], ("features",), trigger="arrival")
             assert recorded["features", "2026-01-02-23:00"].result.live == live
 
+    @pytest.mark.parametrize(
+        ("arrived", "now", "live"),
+        [
+            pytest.param(350, 365, True, id="within the SLA, six hours have ended since"),
+            pytest.param(361, 365, False, id="after it"),
+            pytest.param(350, 475, False, id="within the SLA, and recorded after the grace"),
+            pytest.param(200, 210, True, id="three partitions old"),
+        ],
+    )
+    def test_data_that_comes_within_a_lax_sla_is_live_however_many_partitions_ended_since(
+        self, lender: Any, run: Any, arrived: int, now: int, live: bool
+    ) -> None:
+        version = lender.onboard(
+            precomputed=True,
+            partitions={"every": "hour", "timezone": "UTC", "start": date(2026, 1, 1)},
+            source={
+                "uri": f"{lender.lake_uri}/{{partition:%Y-%m-%d-%H}}/*.parquet",
+                "key": "application_id",
+                "sla_hours": 6,
+            },
+        )
+        lender.land("2026-01-02-23", at=END + timedelta(minutes=arrived))
+        lender.now = END + timedelta(minutes=now)
+        recorded = run(version, ["2026-01-02-23:00"], ("features",), trigger="arrival")
+        assert recorded["features", "2026-01-02-23:00"].result.live == live
+
     def test_the_grace_is_what_the_fleets_file_says_and_the_usual_where_that_is_bad(
         self, lender: Any, run: Any, version: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
