@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from monitoring_assets import layout
-from monitoring_assets.manifest_sections import Part, Thresholds
-from monitoring_assets.manifest_types import refuse
+from monitoring_assets.manifest_sections import EpisodeRules, Part, Thresholds
 from monitoring_assets.manifest_wording import dotted
 from monitoring_assets.manifest_yaml import load
 from monitoring_assets.partitions import Frequency
-from monitoring_assets.problems import Problem
 from resources.errors import BadInput
 from resources.object_store import ObjectStore
 
@@ -27,24 +25,11 @@ USUAL = (
 Hours = Annotated[float, Field(gt=0, le=744)]
 
 
-class FleetPolicy(Part):
-    """The policy of the whole fleet. A warning opens at ``warnings`` of the last ``among`` partitions, ``calm`` clear
-    ones in a row close an episode, and for ``cooldown`` partitions after that a warning opens nothing.
-    """
+class FleetPolicy(EpisodeRules):
+    """The policy of the whole fleet."""
 
     psi: Thresholds | None = None
     csi: Thresholds | None = None
-    warnings: Annotated[int, Field(ge=1, le=5)] = 2
-    among: Annotated[int, Field(ge=1, le=5)] = 3
-    calm: Annotated[int, Field(ge=1, le=30)] = 2
-    cooldown: Annotated[int, Field(ge=0, le=366)] = 3
-
-    @model_validator(mode="after")
-    def _can_be_met(self) -> Self:
-        if self.warnings > self.among:
-            message = f"{self.warnings} is more than among, which is {self.among}"
-            refuse(Problem("warnings", message, "write at most as many as among"))
-        return self
 
 
 class GraceHours(Part):

@@ -212,11 +212,40 @@ class Thresholds(Part):
         return self
 
 
-class Policy(Part):
+class EpisodeRules(Part):
+    """When episodes open and close: a warning opens one at `warnings` of the last `among` partitions, `calm` clear ones
+    in a row close it, and for `cooldown` partitions after that a warning opens nothing.
+    """
+
+    warnings: Annotated[int, Field(ge=1, le=5)] = 2
+    among: Annotated[int, Field(ge=1, le=5)] = 3
+    calm: Annotated[int, Field(ge=1, le=30)] = 2
+    cooldown: Annotated[int, Field(ge=0, le=366)] = 3
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.warnings > self.among:
+            message = f"{self.warnings} is more than among, which is {self.among}"
+            refuse(Problem("warnings", message, "write at most as many as among"))
+        return self
+
+
+class Policy(EpisodeRules):
     """When to speak up. `model_fields_set` tells what the manifest says from what the fleet's defaults may fill in."""
 
     psi: Thresholds = Thresholds()
     csi: Thresholds = Thresholds()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _warnings_are_among_something(cls, data: Any) -> Any:
+        # With the fleet's number for the other one it might be a rule that nothing can meet.
+        stated = [key for key in ("warnings", "among") if isinstance(data, dict) and key in data]
+        if len(stated) == 1:
+            other = "among" if stated == ["warnings"] else "warnings"
+            fix = "write both, such as warnings: 2 and among: 3, or neither"
+            refuse(Problem(other, f"is missing, and {stated[0]} is stated", fix))
+        return data
 
 
 class Resources(Part):

@@ -118,7 +118,13 @@ ONE_OF: dict[str, list[dict[str, Any]]] = {
         {"uri": "r/reference.parquet", "sample": "train", "population": "booked", "label": "bad"}
         | {"timestamp": "applied_at", "score": "pd_at_training"},
     ],
-    "policy": [{}, {"psi": {"critical": 0.25}}, {"psi": {"warn": 0.02, "critical": 1e300}, "csi": {}}],
+    "policy": [
+        {},
+        {"warnings": 1, "among": 1},
+        {"calm": 2, "cooldown": 0},
+        {"psi": {"critical": 0.25}},
+        {"psi": {"warn": 0.02, "critical": 1e300}, "csi": {}},
+    ],
     "resources": [{}, {"cpu": 1}, {"cpu": 0.1, "memory": "512Mi", "engine": "spark"}],
     "links": [{}, {"runbook": "https://wiki.example/a?b=c#d", "x_1": "http://[::1]:80/"}],
 }

@@ -69,7 +69,8 @@ def example() -> dict[str, Any]:
             "partition_is": "scoring_date",
         },
         "segments": ["product", "channel"],
-        "policy": {"psi": {"warn": 0.10, "critical": 0.25}, "csi": {"warn": 0.10, "critical": 0.25}},
+        "policy": {"psi": {"warn": 0.10, "critical": 0.25}, "csi": {"warn": 0.10, "critical": 0.25}}
+        | {"warnings": 2, "among": 3, "calm": 2, "cooldown": 3},
         "resources": {"cpu": 1, "memory": "2Gi", "engine": "polars"},
         "links": {"runbook": "https://wiki.lender.example/scorewatch"},
     }
@@ -151,6 +152,8 @@ def test_what_a_manifest_leaves_out_has_the_documented_default() -> None:
     assert manifest.segments == ()
     assert (manifest.policy.psi.warn, manifest.policy.psi.critical) == (0.10, 0.25)
     assert (manifest.policy.csi.warn, manifest.policy.csi.critical) == (0.10, 0.25)
+    assert (manifest.policy.warnings, manifest.policy.among) == (2, 3)
+    assert (manifest.policy.calm, manifest.policy.cooldown) == (2, 3)
     assert (manifest.resources.cpu, manifest.resources.memory, manifest.resources.engine) == (1.0, "2Gi", "polars")
     assert manifest.links == {}
 
@@ -300,6 +303,14 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("policy.psi.warn", 0.019, "greater than or equal to 0.02"),
     ("policy.csi.critical", 0.05, "is not below critical, which is 0.05"),
     ("policy.csi.critical", float("inf"), "finite"),
+    ("policy.warnings", 4, "4 is more than among, which is 3; write at most as many as among"),
+    ("policy.warnings", 0, "greater than or equal to 1"),
+    ("policy.warnings", 2.0, "valid integer"),
+    ("policy.warnings", MISSING, "is missing, and among is stated; write both, such as warnings: 2 and among: 3"),
+    ("policy.among", MISSING, "is missing, and warnings is stated"),
+    ("policy.among", 6, "less than or equal to 5"),
+    ("policy.calm", 31, "less than or equal to 30"),
+    ("policy.cooldown", -1, "greater than or equal to 0"),
     ("resources.cpu", 0.05, "greater than or equal to 0.1"),
     ("resources.cpu", 65, "less than or equal to 64"),
     ("resources.memory", "2GB", "such as 2Gi"),
@@ -543,6 +554,7 @@ MUTATIONS: list[tuple[str, Any, bool]] = [
     ("outcomes.matures_after_days", 90, False),
     ("segments", ["product"], False),
     ("policy.psi.warn", 0.2, True),
+    ("policy.calm", 5, True),
     ("resources.cpu", 2, True),
     ("links", {}, True),
 ]

@@ -65,7 +65,8 @@ def good(lake: str, version: str) -> list[dict[str, Any]]:
         | {"bad_value": 1, "states": {"indeterminate": [2], "excluded": [9]}, "month_on_book": 2}
         | {"matures_after_days": 60, "partition_is": "scoring_date"},
         "segments": ["product", "channel"],
-        "policy": {"psi": {"warn": 0.1, "critical": 0.25}, "csi": {"warn": 0.1, "critical": 0.25}},
+        "policy": {"psi": {"warn": 0.1, "critical": 0.25}, "csi": {"warn": 0.1, "critical": 0.25}}
+        | {"warnings": 2, "among": 3, "calm": 2, "cooldown": 3},
         "resources": {"cpu": 1, "memory": "2Gi", "engine": "polars"},
         "links": {"runbook": "https://wiki.lender.example/scorewatch"},
     }

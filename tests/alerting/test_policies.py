@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from monitoring_assets import layout
+from monitoring_assets.alerting.episodes import Rules
 from monitoring_assets.alerting.policies import policy_instead, policy_of
 from monitoring_assets.alerting.policy import Limits, Policy
 from monitoring_assets.fleet_defaults import (
@@ -61,7 +62,16 @@ def test_what_a_manifest_states_wins_even_where_it_states_the_usual() -> None:
     stated = {"psi": {"warn": 0.1, "critical": 0.25}, "csi": {"warn": 0.1}}
     found = policy_of(manifest(policy=stated), fleet(STRICT))
     assert (found.psi, found.csi) == (Limits(0.1, 0.25), Limits(0.1, 0.25))
-    assert (found.warnings, found.calm) == (1, 3), "that is the fleet's alone"
+    assert (found.warnings, found.calm) == (1, 3), "of which it says nothing"
+
+
+def test_a_model_may_have_rules_of_its_own() -> None:
+    stated = {"warnings": 3, "among": 5, "cooldown": 0}
+    found = policy_of(manifest(policy=stated), fleet(STRICT))
+    assert (found.warnings, found.among, found.calm, found.cooldown) == (3, 5, 3, 0)
+    assert found.rules("drift") == Rules(warnings=3, among=5, calm=3, cooldown=0)
+    usual = policy_of(manifest(policy={"warnings": 2, "among": 3}), fleet(STRICT))
+    assert usual.warnings == 2, "even where it states the usual"
 
 
 def test_what_a_manifest_states_is_still_stated_after_the_store_has_kept_it(store: LocalStore) -> None:
@@ -70,13 +80,14 @@ def test_what_a_manifest_states_is_still_stated_after_the_store_has_kept_it(stor
     from monitoring_assets.fleet import Fleet, Member, Registered
     from monitoring_assets.fleet_file import FleetFile
 
-    stated = manifest(policy={"psi": {"warn": 0.1, "critical": 0.25}})
+    stated = manifest(policy={"psi": {"warn": 0.1, "critical": 0.25}, "warnings": 2, "among": 3})
     member = Member(manifest=stated, digest="", files="", deployed_at=datetime(2026, 1, 1, tzinfo=UTC))
     registered = Registered(model=stated.model, version=stated.version, fingerprint="", files="", member=member)
     FleetFile(store).write(Fleet(registered=(registered,)))
     [read] = FleetFile(store).read().members
     found = policy_of(read.manifest, fleet(STRICT))
     assert (found.psi, found.csi) == (Limits(0.1, 0.25), Limits(0.2, 0.5))
+    assert (found.warnings, found.among, found.calm) == (2, 3, 3)
 
 
 def test_tier_role_and_rhythm_are_the_manifests() -> None:
@@ -88,6 +99,12 @@ def test_a_tried_policy_overrules_manifest_and_fleet_in_what_it_states() -> None
     own = manifest(policy={"psi": {"warn": 0.3, "critical": 0.6}})
     found = policy_instead(own, fleet(STRICT), fleet("policy: {psi: {warn: 0.2, critical: 0.4}, among: 5}"))
     assert found == Policy(psi=Limits(0.2, 0.4), csi=Limits(0.2, 0.5), tier=2, warnings=1, among=5, calm=3)
+
+
+def test_a_tried_policy_leaves_no_rule_that_nothing_could_meet() -> None:
+    own = manifest(policy={"warnings": 4, "among": 5})
+    found = policy_instead(own, fleet(STRICT), fleet("policy: {among: 3}"))
+    assert (found.warnings, found.among) == (3, 3)
 
 
 def test_a_tried_policy_may_state_what_is_usual() -> None:
