@@ -8,16 +8,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from monitoring_assets.alerting.about import About
 from monitoring_assets.alerting.episodes import GRAVE, NONE
+from monitoring_assets.alerting.fuse import Service
 from monitoring_assets.alerting.levels import CRITICAL, SILENT
 from monitoring_assets.alerting.state import AlertState, Newest
 from monitoring_assets.results import Metric, Result
 from monitoring_assets.version import FEATURES
 from resources.datadog import Gauge
-from resources.delivery import Delivery, Later
 from resources.errors import BadInput
 
 DRIFT = ("psi", "csi")
@@ -25,28 +25,8 @@ TIER_WITH_FEATURES = 1
 """Of other tiers no gauge has a feature: every one of them is a custom metric that is paid for."""
 
 
-class Gauges(Protocol):
-    """Takes gauges, as Datadog does."""
-
-    def send(self, gauges: Sequence[Gauge]) -> Delivery:
-        """Send gauges; sending them again does no harm."""
-
-
-class Fuse:
-    """Datadog for one round: once it did not answer nobody waits for it again."""
-
-    def __init__(self, datadog: Gauges) -> None:
-        self._datadog = datadog
-        self._blown: Later | None = None
-
-    def send(self, gauges: Sequence[Gauge]) -> Delivery:
-        """Send gauges, or say Later at once."""
-        if self._blown is not None:
-            return self._blown
-        delivery = self._datadog.send(gauges)
-        if isinstance(delivery, Later):
-            self._blown = delivery
-        return delivery
+Gauges = Service[Sequence[Gauge]]
+"""Takes gauges, as Datadog does; sending them again does no harm."""
 
 
 def daily(about: About, results: Iterable[Result], env: str) -> list[Gauge]:

@@ -7,22 +7,19 @@ import logging
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from monitoring_assets import layout
+from monitoring_assets.alerting.fuse import Service
 from monitoring_assets.version import Clock
 from resources.delivery import Accepted, Delivery
 from resources.object_store import ObjectStore
 from resources.pagerduty import Change, Event
 
-
-class Pager(Protocol):
-    """Takes events: PagerDuty, or the outbox where there is none."""
-
-    def send(self, message: Event | Change) -> Delivery:
-        """Send a message once."""
+Pager = Service[Event | Change]
+"""Takes events: PagerDuty, or the outbox where there is none."""
 
 
 class Sent(BaseModel):

@@ -14,6 +14,7 @@ from monitoring_assets.alerting import gauges
 from monitoring_assets.alerting.about import About
 from monitoring_assets.alerting.dead_letters import dead_letters
 from monitoring_assets.alerting.deployments import announce
+from monitoring_assets.alerting.fuse import Fuse
 from monitoring_assets.alerting.outbox import Outbox, Pager
 from monitoring_assets.alerting.overview import versions_with_alerts
 from monitoring_assets.alerting.policies_seen import Policies
@@ -36,6 +37,8 @@ from resources.pagerduty import PagerDuty
 from resources.settings import Settings
 
 THREADS = 8
+LASTS = 3
+"""Events in a row that did not arrive, after which PagerDuty is left alone until the next round."""
 EVERY = timedelta(minutes=5)
 """Between two gauges of how a version stands."""
 
@@ -210,10 +213,8 @@ def _is_gone(name: Name, registry: ObjectStore) -> bool:
 def _reconciler(settings: Settings, clock: Clock) -> Reconciler:
     store = settings.open_store()
     key = settings.pagerduty_key
-    pager: Pager = PagerDuty(key, url=settings.pagerduty_url) if key else Outbox(store, clock)
+    pager: Pager = Fuse(PagerDuty(key, url=settings.pagerduty_url), lasts=LASTS) if key else Outbox(store, clock)
     datadog = settings.datadog_key and Datadog(
         settings.datadog_key, site=settings.datadog_site, url=settings.datadog_url
     )
-    return Reconciler(
-        store, pager, clock, settings.env, settings.dagit_url, datadog=gauges.Fuse(datadog) if datadog else None
-    )
+    return Reconciler(store, pager, clock, settings.env, settings.dagit_url, datadog=Fuse(datadog) if datadog else None)

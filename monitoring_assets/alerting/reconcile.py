@@ -42,14 +42,13 @@ result."""
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What a look did. ``waiting`` says why a message could not be delivered yet, ``after_s`` when to try again;
-    ``overtaken``: another publisher is at the same version.
+    """What a look did. ``waiting`` says why a message could not be delivered yet; ``overtaken``: another publisher is
+    at the same version.
     """
 
     results: int = 0
     sent: int = 0
     waiting: str = ""
-    after_s: float | None = None
     overtaken: bool = False
 
 
@@ -111,7 +110,7 @@ class Reconciler:
         except Overtaken:
             return Reconciled(overtaken=True)
         if heard.waiting:
-            return Reconciled(sent=heard.sent, waiting=heard.waiting, after_s=heard.after_s)
+            return Reconciled(sent=heard.sent, waiting=heard.waiting)
         if not about.monitored and not file.state.closed:
             file.remove()
         # Only what was read: a result may have come since.
@@ -126,7 +125,7 @@ class Reconciler:
         if self.datadog is not None and told.gauges:
             match self.datadog.send(told.gauges):
                 case Later() as later:
-                    return Reconciled(sent=told.sent, waiting=later.reason, after_s=later.after_s)
+                    return Reconciled(sent=told.sent, waiting=later.reason)
                 case Refused() as refused:
                     points = gauges.as_json(told.gauges)
                     name = (told.about.model, told.about.version)

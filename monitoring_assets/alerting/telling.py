@@ -21,11 +21,10 @@ from resources.pagerduty import Event
 
 @dataclass(frozen=True)
 class Heard:
-    """How many messages were sent; ``waiting`` says why others could not be yet, ``after_s`` when to try again."""
+    """How many messages were sent; ``waiting`` says why others could not be yet."""
 
     sent: int = 0
     waiting: str = ""
-    after_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Teller:
         while (told := next(iter(file.state.closing), None)) is not None:
             delivery = self._resolve(file, about, told)
             if isinstance(delivery, Later):
-                return Heard(sent, delivery.reason, delivery.after_s)
+                return Heard(sent, delivery.reason)
             sent += isinstance(delivery, Accepted)
         for told in file.state.open.values():
             page = about.policy.pages(told.severity)
@@ -59,7 +58,7 @@ class Teller:
             if verdict == "page":
                 delivery = self._page(file, about, file.state.open[told.track], page)
                 if isinstance(delivery, Later):
-                    return Heard(sent, delivery.reason, delivery.after_s)
+                    return Heard(sent, delivery.reason)
                 sent += isinstance(delivery, Accepted)
         return Heard(sent, waiting)
 

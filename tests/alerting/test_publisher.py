@@ -10,7 +10,7 @@ import pytest
 
 from monitoring_assets import layout
 from monitoring_assets.alerting.fast_path import alerting
-from monitoring_assets.alerting.publisher import EVERY, Round
+from monitoring_assets.alerting.publisher import EVERY, LASTS, THREADS, Round
 from monitoring_assets.results import Result, write_result
 from resources.object_store import LocalStore
 from resources.object_store.base import Blob
@@ -19,7 +19,7 @@ from tests.alerting.conftest import MODEL, VERSION
 from tests.alerting.told import END, TIER_1, daily, days, points, score, tags
 from tests.conftest import Lender
 from tests.recorders import Recorder
-from tests.recorders.faults import failing, unreachable
+from tests.recorders.faults import failing, held, unreachable
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +258,33 @@ def test_a_round_waits_for_a_datadog_that_is_down_once_and_not_once_a_version(
     assert len(company.publish().waiting) == 21
     assert len(recorder.pagerduty.pages) == 20
     assert recorder.datadog.requests == 1
+
+
+def test_a_pagerduty_that_swallows_everything_holds_a_round_up_for_a_moment_and_datadog_hears_that_it_lives(
+    company: Company, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.pagerduty.TIMEOUT_S", 0.5)
+    of_twenty_models(company)
+    until = threading.Event()
+    recorder.pagerduty.faults.lasting = held(until, takes_effect=False)
+    assert len(company.publish().waiting) == 21, "nor is it told of their deployments"
+    assert recorder.pagerduty.requests < THREADS + LASTS
+    assert list(points(recorder, "scorewatch.publisher.")) != []
+    until.set()
+    recorder.pagerduty.faults.lasting = None
+    assert company.publish(timedelta(seconds=30)).waiting == {}
+    assert len(recorder.pagerduty.pages) == 20
+
+
+def test_a_pagerduty_that_asks_to_be_left_alone_is_until_the_next_round(company: Company, recorder: Recorder) -> None:
+    for number in range(4):
+        company.register(model=f"model-{number}")
+    company.write("model-0", "2026-01-01", "breach")
+    recorder.pagerduty.faults.lasting = failing(429, Retry_After="20")
+    assert len(company.publish().waiting) == 2
+    assert recorder.pagerduty.requests == 1
+    recorder.pagerduty.faults.lasting = None
+    assert company.publish(timedelta(seconds=30)).waiting == {}
 
 
 def test_without_a_key_nothing_is_sent_and_nothing_waits(lender: Lender, recorder: Recorder) -> None:
