@@ -58,7 +58,7 @@ class Levels:
 
 def levels(shifts: Shifts, results: int) -> Levels:
     """Judge ``results`` results by their metrics."""
-    row_level = np.where(_reaches(shifts, shifts.critical), CRITICAL, np.where(_reaches(shifts, shifts.warn), WARN, 0))
+    row_level = of_each(shifts)
     order = np.lexsort((shifts.window, shifts.column, shifts.result))
     starts = _starts(shifts.result[order], shifts.column[order])
     group_result = shifts.result[order][starts]
@@ -76,6 +76,12 @@ def levels(shifts: Shifts, results: int) -> Levels:
         reached=np.bincount(group_result[at_level], minlength=results),
         worst=_worst(shifts, row_level, level),
     )
+
+
+def of_each(shifts: Shifts) -> IntArray:
+    """What each metric alone asks for, [M]: CRITICAL, WARN, or CLEAR for what reaches neither threshold."""
+    warns = np.where(_reaches(shifts, shifts.warn), WARN, CLEAR)
+    return np.asarray(np.where(_reaches(shifts, shifts.critical), CRITICAL, warns))
 
 
 def _reaches(shifts: Shifts, threshold: FloatArray) -> BoolArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +14,7 @@ import pytest
 from monitoring_assets import layout
 from monitoring_assets.alerting.dashboards import keep, model_dashboard
 from monitoring_assets.alerting.messages import trigger
+from monitoring_assets.alerting.policy import Limits, Policy
 from monitoring_assets.alerting.state import Told
 from monitoring_assets.alerting.worst import worst_columns
 from monitoring_assets.results import Metric
@@ -126,7 +128,47 @@ def test_the_worst_columns_are_those_of_both_kinds_that_moved_the_largest_first(
     rate = Metric(metric="approval_rate", column="score", net_value=0.5, status="warn")
     scene.day(3, "breach", kind="psi", asset="psi", metrics=(score, rate))
     scene.day(2, "breach", metrics=(shift("yesterday", 2.0),))
-    assert worst_columns(scene.store, USUAL, TOLD) == (shift("age", 0.4), score, deciding)
+    found = worst_columns(scene.store, USUAL, TOLD)
+    assert [each.model_copy(update={"threshold": 0.1}) for each in found] == [shift("age", 0.4), score, deciding]
+    assert {each.threshold for each in found} == {0.25}
+
+
+def test_the_worst_columns_are_those_that_reach_the_thresholds_of_the_policy_whatever_the_manifest_says(
+    scene: Scene,
+) -> None:
+    scene.day(
+        3,
+        "ok",
+        metrics=(
+            shift("above", 0.09),
+            shift("between", 0.06),
+            shift("without evidence", 0.09, significant=False),
+            shift("one bad day", 0.09, window=3, net_without_worst=0.01),
+            shift("payday", 0.09, season_net_value=0.01, season_significant=False),
+            shift("too few", 0.09).model_copy(update={"status": "insufficient_data"}),
+            shift("calm", 0.04),
+            shift("later window", 0.06),
+            shift("later window", 0.2, window=7),
+        ),
+    )
+    scene.day(3, "ok", kind="psi", asset="psi", metrics=(shift("score", 0.09, metric="psi"),))
+    lower = replace(USUAL, policy=Policy(tier=2, csi=Limits(warn=0.05, critical=0.08)))
+    found = worst_columns(scene.store, lower, TOLD)
+    assert [(each.column, each.net_value, each.threshold) for each in found] == [
+        ("later window", 0.2, 0.08),
+        ("above", 0.09, 0.08),
+        ("between", 0.06, 0.05),
+    ]
+    assert worst_columns(scene.store, USUAL, TOLD) == (shift("later window", 0.2, window=7),)
+
+
+def test_a_page_by_a_lower_threshold_of_the_fleet_names_its_columns(scene: Scene) -> None:
+    scene.about = replace(USUAL, policy=Policy(tier=2, csi=Limits(warn=0.04, critical=0.08)))
+    scene.day(3, "hold")
+    scene.look()
+    [page] = scene.pager.pages
+    assert columns(page)["car_value"]["threshold"] == 0.08
+    assert set(columns(page)) == {"car_value", "salary_range"}
 
 
 def test_the_worst_columns_are_those_of_the_newest_attempt_and_of_an_hour_too(scene: Scene) -> None:
