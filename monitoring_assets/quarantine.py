@@ -13,8 +13,8 @@ from monitoring_assets.results import Input, Result, Status, write_result
 from monitoring_assets.version import Clock
 from resources.object_store import ObjectStore
 
-Stage = Literal["manifest", "onboarding"]
-ASSETS: dict[Stage, str] = {"manifest": "manifest", "onboarding": "reference"}
+Stage = Literal["manifest", "onboarding", "definitions"]
+ASSETS: dict[Stage, str] = {"manifest": "manifest", "onboarding": "reference", "definitions": "definitions"}
 """The asset that a stage's results are about."""
 
 THREADS = 8
@@ -25,7 +25,8 @@ LONGEST_NAME = 200
 class Quarantined(BaseModel):
     """A version that is kept back. ``of`` is the fingerprint of what is wrong: another one deserves another try.
 
-    A bad ``manifest`` keeps back the change that it would be; failed ``onboarding`` the whole version.
+    A bad ``manifest`` keeps back the change that it would be; failed ``onboarding`` the whole version, and so do
+    ``definitions`` that Dagster does not take.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

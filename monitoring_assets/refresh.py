@@ -48,7 +48,7 @@ class Refresher:
         if changed or self._left is None or self._unread:
             # Before the fleet is written: a look that dies in between does it once more.
             self._manifests(found)
-        self._onboarding(found)
+        self._versions(found)
         self._unread = {each.name for each in found.fleet.registered if each.problem and not each.fingerprint}
         if changed:
             self._file.write(found.fleet)
@@ -67,10 +67,10 @@ class Refresher:
             list(threads.map(lambda each: release(self._store, each, self._clock), well))
             list(threads.map(lambda each: keep_back(self._store, each, self._clock), news))
 
-    def _onboarding(self, found: Scan) -> None:
+    def _versions(self, found: Scan) -> None:
         """Another artefact, reference or manifest deserves another try."""
         files = {each.name: each.files for each in found.fleet.registered}
-        for marker in kept_back(self._store, "onboarding"):
+        for marker in [*kept_back(self._store, "onboarding"), *kept_back(self._store, "definitions")]:
             name = (marker.model, marker.version)
             if files.get(name) != marker.of and name not in found.left:
                 release(self._store, marker, self._clock)

@@ -84,7 +84,8 @@ def statuses(settings: Settings, registered: Iterable[Registered], clock: Clock)
     reached.
     """
     store, now = settings.open_store(), clock()
-    back = {(each.model, each.version): each.reason for each in kept_back(store, "onboarding")}
+    marked = [*kept_back(store, "definitions"), *kept_back(store, "onboarding")]
+    back = {(each.model, each.version): each.reason for each in marked}
 
     def of(entry: Registered) -> VersionStatus:
         member = entry.member

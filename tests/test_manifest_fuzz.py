@@ -12,7 +12,7 @@ import hashlib
 import logging
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -399,14 +399,14 @@ def named(said: str, mutant: Mutant) -> bool:
 class Bed:
     """A lender's registry with two good versions and a batch of mutants between them."""
 
-    def __init__(self, lender: Any, seed: int, batch: int) -> None:
+    def __init__(self, lender: Any, seed: int, batch: int, versions: Sequence[str] | None = None) -> None:
         self.lender = lender
         for model in ("a", "z"):
             document = lender.manifest(model=model, version="1", precomputed=True)
             lender.deploy_manifest(dump(document), model, "1")
         self.known = scan(lender.settings, Fleet()).fleet
         fuzzer = Fuzzer(seed, lender.lake_uri)
-        self.mutants = {str(number): fuzzer.mutant(str(number)) for number in range(batch)}
+        self.mutants = {each: fuzzer.mutant(each) for each in versions or map(str, range(batch))}
         root = Path(lender.registry.location("mutant"))
         for version, mutant in self.mutants.items():
             # Not through the store, which waits for the disk with every one of them.
@@ -463,6 +463,21 @@ def test_every_kind_of_mutation_breaks_something_and_every_key_gets_its_turn(len
     assert kinds == {change.__name__ for change in [*fuzzer._trees, *fuzzer._bytes]}
     problems = "\n".join(each.problem for each in entries.values())
     assert [key for key in KEYS if f"model.yaml: {key}" not in problems] == []
+
+
+def test_mutants_that_are_taken_are_groups_of_one_location_whatever_they_are_called(lender: Any) -> None:
+    from monitoring_assets.definitions.models import _built
+
+    parts = ("1", "0", "reference", "psi")
+    versions = [*parts, *(f"{one}{sign}{other}" for one in parts for other in parts for sign in ".-")]
+    bed = Bed(lender, 3_000, 0, [*versions, *(f"{each}.{number}" for number in range(10) for each in versions)])
+    shard = scan(lender.settings, bed.known).fleet.shard(0, 1)
+    repository = _built(lender.settings, shard.model_dump_json(by_alias=True).encode()).get_repository_def()
+    repository.load_all_definitions()
+    groups = {"/".join(key.path[:2]) for key in repository.asset_graph.get_all_asset_keys()}
+    assert groups == {"/".join(each.name) for each in shard.members}
+    assert len(groups) > 20
+    assert kept_back(lender.store, "definitions") == []
 
 
 def test_mutants_are_kept_back_by_a_look_and_let_go_when_they_are_removed(lender: Any) -> None:

@@ -162,7 +162,8 @@ def _reference(plan: Plan) -> dg.AssetsDefinition:
         metadata={"sample": manifest.reference.sample, "population": manifest.reference.population},
     )
 
-    @dg.multi_asset(name=f"{manifest.slug}__reference", specs=[spec], required_resource_keys={RESOURCE})
+    # No version's slug has three underscores in a row, so this is no other version's name of its stages.
+    @dg.multi_asset(name=f"{manifest.slug}___reference", specs=[spec], required_resource_keys={RESOURCE})
     def reference(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         version = _opened(context, getattr(context.resources, RESOURCE), plan)
         data_version = dg.DataVersion(version.reference_digest[:32])

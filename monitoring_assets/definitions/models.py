@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import dagster as dg
@@ -14,10 +14,16 @@ from dagster.components import DefsStateConfig, DefsStateConfigArgs, build_defs_
 
 from monitoring_assets.alerting.fast_path import alerting
 from monitoring_assets.assets.factory import RESOURCE, Work, group
-from monitoring_assets.fleet import Fleet, Member, Shard, scan, shard_of
+from monitoring_assets.definitions.fitting import fitting
+from monitoring_assets.fleet import Fleet, Member, Name, Shard, scan, shard_of
+from monitoring_assets.onboarding import utc_now
+from monitoring_assets.quarantine import Quarantined, Stage, keep_back, names_kept_back, release_if_kept_back
 from monitoring_assets.sensors.arrivals import arrivals_sensor
 from monitoring_assets.sensors.reloading import state_key
+from resources.errors import ScorewatchError
 from resources.settings import Settings
+
+STAGE: Stage = "definitions"
 
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
@@ -52,29 +58,88 @@ class ModelGroups(dg.StateBackedComponent):
         return _built(self._settings, state_path.read_bytes() if state_path else b"{}")
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def _built(settings: Settings, state: bytes) -> dg.Definitions:
     # Dagster asks twice while it loads a location.
-    members = [each for each in Shard.model_validate_json(state).members if settings.only in (None, _name(each))]
+    members = Shard.model_validate_json(state).members
+    if settings.only:
+        return _definitions(settings, [each for each in members if each.name == settings.only])
+    marked = _marked(settings)
+    dagster = Dagster(settings)
+    # Those that did not fit the last time come last: nobody has to look for them once more.
+    fit = fitting([], [each for each in members if each.name not in marked], dagster.takes)
+    fit = fitting(fit, [each for each in members if each.name in marked], dagster.takes)
+    names = {each.name for each in fit}
+    keep_back_refused(settings, {each.name: each.files for each in members if each.name not in names}, dagster.why)
+    release_taken(settings, names & marked)
+    return dagster.definitions(fit)
+
+
+class Dagster:
+    """What it takes of some versions, and why it does not take the others."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._taken: tuple[list[Member], dg.Definitions] | None = None
+        self.why: dict[Name, str] = {}
+
+    def takes(self, members: list[Member]) -> bool:
+        """Whether a location of these loads. A bug of ours, or two of a name: the others must not pay for it."""
+        try:
+            found = _definitions(self._settings, members)
+            # The server loads the same object afterwards, and finds all of it made.
+            found.get_repository_def().load_all_definitions()
+        except Exception as error:
+            self.why[members[-1].name] = f"Dagster does not take its assets: {error}"
+            return False
+        self._taken = (members, found)
+        return True
+
+    def definitions(self, members: list[Member]) -> dg.Definitions:
+        """Definitions of those that it takes."""
+        if self._taken and self._taken[0] == members:
+            return self._taken[1]
+        return _definitions(self._settings, members)
+
+
+def _definitions(settings: Settings, members: Sequence[Member]) -> dg.Definitions:
     return dg.Definitions(
-        assets=[asset for member in members for asset in _group(member)],
+        assets=[asset for each in members for asset in group(each.manifest, each.digest, each.files)],
         sensors=[] if settings.only else [arrivals_sensor(settings, members)],
         resources={RESOURCE: Work(settings, on_live=alerting(settings))},
         executor=dg.in_process_executor,
     )
 
 
-def _name(member: Member) -> tuple[str, str]:
-    return member.manifest.model, member.manifest.version
-
-
-def _group(member: Member) -> Sequence[dg.AssetsDefinition | dg.AssetSpec]:
+def _marked(settings: Settings) -> set[Name]:
     try:
-        return group(member.manifest, member.digest, member.files)
-    except Exception:
-        # A bug of ours on one version out of hundreds: the others must not pay for it.
-        logging.getLogger(__name__).exception("the group of %s %s cannot be built", *_name(member))
-        return []
+        return names_kept_back(settings.open_store(), STAGE)
+    except ScorewatchError as error:
+        logging.getLogger(__name__).warning("who did not fit the last time is not known: %s", error)
+        return set()
+
+
+def keep_back_refused(settings: Settings, refused: Mapping[Name, str], why: Mapping[Name, str]) -> None:
+    """Say in the store who is not monitored because of its definitions: by name, the files that they are of."""
+    for name, files in refused.items():
+        model, version = name
+        logging.getLogger(__name__).error("%s %s: %s", model, version, why[name])
+        bad = Quarantined(model=model, version=version, stage=STAGE, of=files, reason=why[name])
+        _say(partial(keep_back, settings.open_store(), bad, utc_now))
+
+
+def release_taken(settings: Settings, names: set[Name]) -> None:
+    """Let versions go on that were kept back because of their definitions."""
+    for name in names:
+        _say(partial(release_if_kept_back, settings.open_store(), STAGE, *name, utc_now))
+
+
+def _say(say: Callable[[], None]) -> None:
+    try:
+        say()
+    except ScorewatchError as error:
+        # It is said at the next load. Those that fit are not to wait for that.
+        logging.getLogger(__name__).warning("who does not fit could not be said: %s", error)
 
 
 @dg.definitions

@@ -10,7 +10,7 @@ import dagster as dg
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Fleet, shard_of
 from monitoring_assets.onboarding import utc_now
-from monitoring_assets.quarantine import Quarantined, kept_back
+from monitoring_assets.quarantine import ASSETS, Quarantined, kept_back
 from monitoring_assets.refresh import Refresher
 from monitoring_assets.sensors.reloading import Servers, latest_states, location, publish_states
 from monitoring_assets.version import Clock
@@ -76,7 +76,7 @@ class Report:
 
     def __init__(self, settings: Settings, fleet: Fleet) -> None:
         store = settings.open_store()
-        self._kept_back = [*kept_back(store, "manifest"), *kept_back(store, "onboarding")]
+        self._kept_back = [found for stage in ASSETS for found in kept_back(store, stage)]
         members = list(fleet.members)
         self.counts = {
             "active versions": len(members),

@@ -23,6 +23,7 @@ from monitoring_assets.arrivals.watch import Watch
 from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group
 from monitoring_assets.cli.execution import execute
 from monitoring_assets.cli.run import STAGES
+from monitoring_assets.definitions import models
 from monitoring_assets.exporting import export_fleet
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.heartbeats import Heartbeats, heartbeat
@@ -221,7 +222,7 @@ def stormy(scene: Installation, recorder: Recorder) -> None:
 
 
 def kept_back(scene: Installation, recorder: Recorder) -> None:
-    """A bad artefact, of which a service wants to hear only when asked again, and a bad manifest; and both mended."""
+    """A bad artefact, which a service hears of only when asked again, definitions that clash, a bad manifest; all mended."""
     files, bad = f"{BROKEN}/1.0.0", b"no model"
     registry = scene.settings("owners").open_registry()
     scene.register(BROKEN)
@@ -236,6 +237,8 @@ def kept_back(scene: Installation, recorder: Recorder) -> None:
     publish(scene.settings("control"), scene.lender.clock, refused=True)
     registry.put(f"{files}/model.onnx", good)
     assert scene.freeze(BROKEN)
+    models.keep_back_refused(scene.settings("models"), {(BROKEN, "1.0.0"): "0"}, {(BROKEN, "1.0.0"): "a clash"})
+    models.release_taken(scene.settings("models"), {(BROKEN, "1.0.0")})
     manifest = registry.get(f"{files}/model.yaml").data
     registry.put(f"{files}/model.yaml", b"model: [")
     scene.look()
