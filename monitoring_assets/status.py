@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from monitoring_assets import layout
+from monitoring_assets.arrivals.evidence import RUN
 from monitoring_assets.arrivals.overdue import SOURCE
 from monitoring_assets.arrivals.watched import Watched
 from monitoring_assets.fleet import THREADS, Member, Registered
@@ -31,9 +32,9 @@ LOOK_BACK = 5
 ATTEMPTS = 12
 """Newest attempts of one kind that are read, at most."""
 
-_UPSTREAM_FIRST = (SOURCE, *CHECKS)
+_UPSTREAM_FIRST = (SOURCE, RUN, *CHECKS)
 _ASSETS = {
-    "pipeline": {SOURCE},
+    "pipeline": {SOURCE, RUN},
     **{kind: {asset for asset, check in CHECKS.items() if check == kind} for kind in CHECKS.values()},
 }
 

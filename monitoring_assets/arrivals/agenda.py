@@ -18,7 +18,15 @@ HISTORY: dict[Frequency, int] = {"hour": 672, "day": 365, "week": 104, "month": 
 CHUNK = 90
 """Partitions of history in one run."""
 
+TRIES = 5
+"""Runs of one partition that died, after which it is an error that somebody has to look at."""
+
+TOGETHER = 3
+"""Runs of several partitions that died, after which each half of them gets runs of its own: one may be to blame."""
+
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
+_PATIENT = 12
+"""Runs that died, after which hours are too short a wait."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +55,26 @@ class Attempt:
     """What became of the runs of a task so far: there were ``runs`` of them, and the last one ended at ``ended_at``.
 
     ``failed``: all of them died of infrastructure. ``done`` includes a run that found bad data: trying again finds the
-    same.
+    same. ``canceled``: the last one was stopped by somebody, who will have had a reason.
     """
 
-    state: Literal["running", "done", "failed"]
+    state: Literal["running", "done", "failed", "canceled"]
     runs: int = 0
     ended_at: datetime | None = None
 
     @property
     def due_at(self) -> datetime | None:
-        """When it may be tried again: after half a minute, then twice as long, up to an hour. None while it runs."""
+        """When it may be tried again; None while it runs.
+
+        After half a minute, then twice as long, up to an hour; what died a dozen times waits up to half a day, and what
+        somebody stopped a whole one.
+        """
         if self.state == "running" or self.ended_at is None:
             return None
-        return self.ended_at + min(_MINUTE / 2 * (1 << min(max(self.runs, 1) - 1, 10)), _HOUR)
+        if self.state == "canceled":
+            return self.ended_at + _HOUR * 24
+        wait = min(_MINUTE / 2 * (1 << min(max(self.runs, 1) - 1, 10)), _HOUR)
+        return self.ended_at + min(wait * (1 << min(max(self.runs - _PATIENT, 0), 10)), _HOUR * 12)
 
     def due(self, now: datetime) -> bool:
         """Whether it may be tried again."""

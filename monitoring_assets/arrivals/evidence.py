@@ -11,6 +11,9 @@ from monitoring_assets.landing import Landing
 from monitoring_assets.results import Input, Result, newest_of_asset
 from monitoring_assets.version import CHECKS, CSI, DISTRIBUTION, FEATURES, PSI, DeployedVersion
 
+RUN = "run"
+"""The asset of results about runs that die."""
+
 
 def arrived_at(version: DeployedVersion, partition: str) -> datetime | None:
     """When the partition's first data arrived that was good; None when there was none yet."""
@@ -18,11 +21,27 @@ def arrived_at(version: DeployedVersion, partition: str) -> datetime | None:
     return None if rows is None else datetime.fromisoformat(rows.measured["arrived_at"])
 
 
-def ended(version: DeployedVersion) -> set[str]:
-    """Partitions that a run came to the end of, good or bad: the results of csi come last. One listing."""
+def ended(version: DeployedVersion) -> tuple[set[str], set[str]]:
+    """Partitions that a run came to the end of, good or bad, and others that killed every run so far.
+
+    The results of csi come last. One listing, and a read of each partition that was overdue or worse.
+    """
     folder = f"{layout.results_of(version.manifest.model, version.manifest.version)}/"
-    parts = (info.key.removeprefix(folder).split("/") for info in version.store.list(folder))
-    return {version.calendar.decode(partition) for partition, kind, _ in parts if kind == CHECKS[CSI]}
+    found: dict[str, set[str]] = {CHECKS[CSI]: set(), "pipeline": set()}
+    for info in version.store.list(folder):
+        partition, kind, _ = info.key.removeprefix(folder).split("/")
+        if kind in found and partition != layout.REGISTRY_PARTITION:
+            found[kind].add(version.calendar.decode(partition))
+    through, others = found[CHECKS[CSI]], found["pipeline"] - found[CHECKS[CSI]]
+    return through, {each for each in others if died_of(version, each) is not None}
+
+
+def died_of(version: DeployedVersion, partition: str) -> str | None:
+    """Digest of the data that killed every run of a partition so far; None of one that did no such thing."""
+    newest = newest_of_asset(version.store, _results(version, partition, "pipeline"), RUN)
+    if newest is None or newest.status != "error":
+        return None
+    return next((each.digest for each in newest.inputs), "")
 
 
 def has_been_through(version: DeployedVersion, partition: str, found: Landing, *, live: bool) -> bool:

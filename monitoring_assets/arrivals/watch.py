@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import Attempt, Task
+from monitoring_assets.arrivals.asking import ROUNDS, Queue, again
+from monitoring_assets.arrivals.dying import remember_dying, report_dying_history, report_recovered
 from monitoring_assets.arrivals.overdue import report_arrived, report_overdue
 from monitoring_assets.arrivals.watched import Landed, Watched
 from monitoring_assets.fleet import Member
@@ -75,14 +76,14 @@ class Watch:
         watched = [each for each in self._watched if each.name not in back]
         self._take_stock(watched, busy)
         landed = self._look([each for each in watched if each.onboarded])
-        arrivals = [
-            (each, group)
+        queues = [
+            Queue(each, each.groups(found))
             for each, found in landed.items()
             if not busy.get(each.name, set()) & {"arrival", "onboarding"}
-            for group in each.groups(found)[:1]
         ]
-        urgent = self._arrivals(arrivals, attempts)
-        idle = [each for each in watched if each.surveyed and each.name not in busy and each not in landed]
+        urgent = self._arrivals(queues, attempts)
+        asked = {(each.model, each.version) for each in urgent}
+        idle = [each for each in watched if each.surveyed and each.name not in busy and each.name not in asked]
         return [*urgent, *self._unhurried(idle, attempts)][:TASKS]
 
     @property
@@ -130,10 +131,13 @@ class Watch:
             return []
         if partition not in each.came:
             report_arrived(each, partition, now)
+            remember_dying(each, partition)
             each.came.add(partition)
-        landed = Landed(partition, there.digest)
+        landed = Landed(partition, there.digest, there.landed_at)
         through = each.done.get(partition) == there.digest or each.has_been_through(partition, there, now)
         if through or each.was_there_before(partition, there):
+            if through:
+                report_recovered(each, landed, now)
             each.finish(landed, now)
             return []
         each.await_run(landed, now)
@@ -150,35 +154,31 @@ class Watch:
             report_overdue(each, partition, there.why_none, now)
             each.came.discard(partition)
 
-    def _arrivals(self, groups: Sequence[tuple[Watched, list[Landed]]], attempts: Attempts) -> list[Task]:
-        now, wanted = self._clock(), list[Task]()
-        tasks = [(each, each.arrival(group)) for each, group in groups]
-        known = _known(tasks, attempts)
-        for (_, group), (each, task) in zip(groups, tasks, strict=True):
-            found = known.get(task.key)
-            if found is not None and found.state == "done":
-                # It ended without psi: the data is bad. Unless other data was there meanwhile, and this is it again.
-                read = [landed for landed in group if _guarded(each, each.was_read, landed)]
-                for landed in read:
-                    each.finish(landed, now)
-                if len(read) == len(group):
-                    continue
-            if found is None or found.due(now):
-                wanted.append(_again(task, found))
-        return wanted
+    def _arrivals(self, queues: Sequence[Queue], attempts: Attempts) -> list[Task]:
+        """Of each version the run of its most urgent group that is not to wait."""
+        now = self._clock()
+        for _ in range(ROUNDS):
+            open_ones = [each for each in queues if each.groups and each.wanted is None]
+            known = _known([(each.watched, each.task) for each in open_ones], attempts)
+            for each in open_ones:
+                _guarded(each.watched, each.decide, known.get(each.task.key), now)
+        return [each.wanted for each in queues if each.wanted]
 
     def _unhurried(self, idle: Sequence[Watched], attempts: Attempts) -> list[Task]:
         """What can wait: onboarding, what killed runs left undone, and history, some of it at a time."""
         now, marked = self._clock(), self._marked()
         awake = [each for each in idle if each.awake(now)]
-        asked = [(each, each.onboarding()) for each in awake if not each.onboarded]
         left = [each for each in awake if each.onboarded and each.name in marked]
         behind = [(each, _guarded(each, each.judging_again, marked[each.name])) for each in left]
-        asked += [(each, task) for each, task in behind if task is not None]
-        wanted = self._wanted(asked, _known(asked, attempts))
+        asked = [(each, task) for each, task in behind if task is not None]
+        known = _known(asked, attempts)
+        # What dies again and again waits by itself, and history does not wait for it.
+        asked = [(each, task) for each, task in asked if task.key not in known or known[task.key].due(now)]
+        new = [(each, each.onboarding()) for each in awake if not each.onboarded]
+        wanted = self._wanted(new + asked, {**known, **_known(new, attempts)})
         if len(wanted) == TASKS:
             return wanted
-        others = {each for each, _ in asked}
+        others = {each for each, _ in new + asked}
         return wanted + self._history([each for each in awake if each not in others], attempts)
 
     def _wanted(self, asked: Sequence[tuple[Watched, Task]], known: Mapping[str, Attempt]) -> list[Task]:
@@ -189,13 +189,13 @@ class Watch:
                 each.idle_until = found.due_at or now + _MINUTE / 4
             elif len(wanted) < TASKS:
                 each.surveyed = False
-                wanted.append(_again(task, found))
+                wanted.append(again(task, found))
         return wanted
 
     def _history(self, watched: Sequence[Watched], attempts: Attempts) -> list[Task]:
         """Of some versions the run of their newest stretch that is undone, if it has data."""
         now, asked = self._clock(), list[tuple[Watched, Task]]()
-        for each in [each for each in watched if each.history][:STRETCHES]:
+        for each in [each for each in watched if each.history and not each.past.rests(now)][:STRETCHES]:
             ready = _guarded(each, self._ready, each)
             if ready is None:
                 each.idle_until = now + _MINUTE
@@ -209,7 +209,12 @@ class Watch:
             if task.key in done:
                 # What it left undone has bad data.
                 _guarded(each, each.leave_behind, now)
-        return self._wanted([(each, task) for each, task in asked if task.key not in done], known)
+        others = [(each, task) for each, task in asked if task.key not in done]
+        for each, task in others:
+            _guarded(each, report_dying_history, each, task, known.get(task.key), now)
+        return self._wanted(
+            [(each, task) for each, task in others if not each.past.put_off(known.get(task.key), now)], known
+        )
 
     def _ready(self, each: Watched) -> list[str]:
         now = self._clock()
@@ -239,10 +244,6 @@ def _can_be_surveyed(each: Watched, busy: Mapping[Name, set[str]]) -> bool:
     """Not while a run changes it; but nobody is kept from looking for arrivals by a run of history."""
     triggers = busy.get(each.name, set())
     return not triggers or not (each.onboarded or "onboarding" in triggers)
-
-
-def _again(task: Task, found: Attempt | None) -> Task:
-    return task if found is None else replace(task, attempt=found.runs + 1)
 
 
 def _guarded(each: Watched, function: Callable[..., Any], *arguments: Any) -> Any:

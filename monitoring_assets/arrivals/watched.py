@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import (
@@ -19,6 +17,7 @@ from monitoring_assets.arrivals.agenda import (
     wait_for_newest,
 )
 from monitoring_assets.arrivals.evidence import arrived_at, ended, has_been_through, was_read
+from monitoring_assets.arrivals.history import History
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Member
 from monitoring_assets.fleet_defaults import GraceHours
@@ -29,17 +28,11 @@ from monitoring_assets.version import PSI, DeployedVersion
 
 @dataclass(frozen=True)
 class Landed:
-    """Data that lies ready and that nobody has been through yet."""
+    """Data that lies ready since ``at`` and that nobody has been through yet."""
 
     partition: str
     digest: str
-
-
-class Stretch(NamedTuple):
-    """A stretch of history by its first and last partition, whatever is done of it, and what is not, oldest first."""
-
-    name: str
-    undone: list[str]
+    at: datetime | None = None
 
 
 @dataclass(eq=False)
@@ -56,10 +49,11 @@ class Watched:
     done: dict[str, str] = field(default_factory=dict)
     came: set[str] = field(default_factory=set)
     ready: set[str] = field(default_factory=set)
+    dying: dict[str, str] = field(default_factory=dict)
     idle_until: datetime | None = None
+    past: History = field(default_factory=History)
     _newest: str | None = None
-    _history: list[Stretch] = field(default_factory=list)
-    _given_up: set[str] = field(default_factory=set)
+    _held: dict[Landed, datetime] = field(default_factory=dict)
 
     @property
     def name(self) -> tuple[str, str]:
@@ -81,13 +75,15 @@ class Watched:
         newest = calendar.latest_complete(now)
         if onboarded and newest is not None:
             horizon = calendar.previous(newest, HORIZON[calendar.every])
-            if store.head(layout.history_done(*self.name)) is None:
-                through = ended(self.version)
-                self._history = list(self._stretches(through))
-                self._note_history()
+            marker = store.get(layout.history_done(*self.name))
+            past = self._unwatched(horizon[0], marker.data.decode() if marker else None)
+            if past or marker is None:
+                through, errors = ended(self.version)
+                self.past.take_stock(past, self.chunk, through, errors)
+                self._note_history(newest)
             else:
                 through = set(self.version.materialised(PSI))
-            waiting = {partition for stretch in self._history for partition in stretch.undone}
+            waiting = self.past.waiting
             self.looks = {
                 each: self.looks.get(each) or self._first_look(each, now, judged=each in through)
                 for each in horizon
@@ -98,6 +94,7 @@ class Watched:
     def advance(self, now: datetime) -> None:
         """Look for partitions that have ended since, and no longer for those that are too old."""
         calendar = self.version.calendar
+        self._held = {each: until for each, until in self._held.items() if until > now}
         newest = calendar.latest_complete(now)
         if newest is None or newest == self._newest:
             return
@@ -150,6 +147,11 @@ class Watched:
         """It is about to be there, or a run is at it."""
         self.looks[partition] = now + timedelta(seconds=5)
 
+    def look_again(self, group: list[Landed], now: datetime) -> None:
+        """It lies there, and is to wait for longer; other data in its place would not."""
+        for each in group:
+            self.looks[each.partition] = now + timedelta(minutes=1)
+
     def finish(self, landed: Landed, now: datetime) -> None:
         """This data has been through everything."""
         self.done[landed.partition] = landed.digest
@@ -185,11 +187,20 @@ class Watched:
         return self.version.is_live(partition, due=due, now=now, grace=self._grace)
 
     def groups(self, landed: list[Landed]) -> list[list[Landed]]:
-        """What to do in one run each: the newest partition by itself, so that it waits for no other; then the rest."""
+        """What to do in one run each: the newest partition by itself, so that it waits for no other; then the rest.
+
+        Last what killed every run so far, each by itself.
+        """
         newest_first = sorted(landed, key=lambda each: each.partition, reverse=True)
-        alone = newest_first[:1] if newest_first and newest_first[0].partition in self._recent() else []
-        rest = newest_first[len(alone) :][: self.chunk]
-        return [group for group in (alone, rest) if group]
+        newest_first = [each for each in newest_first if each not in self._held]
+        well = [each for each in newest_first if self.dying.get(each.partition) != each.digest]
+        alone = well[:1] if well and well[0].partition in self._recent() else []
+        rest = well[len(alone) :][: self.chunk]
+        return [group for group in (alone, rest) if group] + [[each] for each in newest_first if each not in well]
+
+    def hold(self, group: list[Landed], until: datetime) -> None:
+        """Somebody stopped the run of this data, and it is not asked for again until then."""
+        self._held |= dict.fromkeys(group, until)
 
     def arrival(self, group: list[Landed]) -> Task:
         """The task of a group."""
@@ -208,7 +219,7 @@ class Watched:
 
         None if these partitions are to be gone through again anyway.
         """
-        waiting = self.ready.union(*(stretch.undone for stretch in self._history))
+        waiting = self.ready | self.past.waiting
         partitions = sorted(set(map(self.version.calendar.decode, encoded)) - waiting)[-self.chunk :]
         if not partitions:
             return None
@@ -217,26 +228,26 @@ class Watched:
     @property
     def history(self) -> list[str]:
         """What is not done of the newest stretch of what was there before the version; empty when all of it is."""
-        return self._history[0].undone if self._history else []
+        return self.past.stretches[0].undone if self.past.stretches else []
 
     def catching_up(self, partitions: list[str]) -> Task:
         """The task of those of the stretch that have data. Its key is that of the stretch: it is done once."""
-        return self._task("catch-up", partitions, f"catch-up/{'/'.join(self.name)}/{self._history[0].name}")
+        return self._task("catch-up", partitions, f"catch-up/{'/'.join(self.name)}/{self.past.stretches[0].name}")
 
     def leave_behind(self, now: datetime) -> None:
         """The stretch is done, as far as it can be; data that arrives for it after all is looked for."""
-        left = set(self._history.pop(0).undone)
-        self._given_up |= left
+        left = set(self.past.stretches.pop(0).undone)
+        self.past.given_up |= left
         calendar = self.version.calendar
         horizon = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
         for each in left.intersection(horizon) - set(self.looks):
             self.look_later(each, now)
-        self._note_history()
+        self._note_history(self._newest)
 
-    def _note_history(self) -> None:
-        """So that whoever watches the version next need not look through all of its results."""
-        if not self._history:
-            self.version.store.put(layout.history_done(*self.name), b"")
+    def _note_history(self, newest: str | None) -> None:
+        """Up to where all is done or watched: whoever is next need not look through all results of the version."""
+        if not self.past.stretches:
+            self.version.store.put(layout.history_done(*self.name), (newest or "").encode())
 
     @property
     def _grace(self) -> timedelta:
@@ -246,20 +257,18 @@ class Watched:
         """The newest partitions: those that can be live whenever their data comes."""
         return self.version.calendar.previous(self._newest, LIVE_PARTITIONS + 1) if self._newest else []
 
-    def _past(self) -> list[str]:
-        """The partitions that had ended when the version was deployed: the same ones whenever it is asked."""
-        calendar = self.version.calendar
-        last = calendar.latest_complete(self.member.deployed_at)
-        return calendar.previous(last, HISTORY[calendar.every]) if last else []
+    def _unwatched(self, watched: str, done: str | None) -> list[str]:
+        """The past: what had ended when the version was deployed, and what nobody watched since then.
 
-    def _stretches(self, through: set[str]) -> Iterator[Stretch]:
-        """The stretches of history with partitions that are undone, the newest first."""
-        past = self._past()
-        for end in range(len(past), 0, -self.chunk):
-            chunk = past[max(0, end - self.chunk) : end]
-            undone = [each for each in chunk if each not in through and each not in self._given_up]
-            if undone:
-                yield Stretch(f"{chunk[0]}/{chunk[-1]}", undone)
+        ``watched`` is the first partition that is looked for by itself, ``done`` up to where somebody took care.
+        """
+        calendar = self.version.calendar
+        deployed = calendar.latest_complete(self.member.deployed_at) or ""
+        since = "" if done is None else done or deployed
+        last = max([*calendar.previous(watched, 2)[:-1], deployed if done is None else ""])
+        return (
+            [each for each in calendar.previous(last, HISTORY[calendar.every]) if each > since] if last > since else []
+        )
 
     def _task(self, trigger: str, partitions: list[str], key: str) -> Task:
         return Task(*self.name, self.member.digest, trigger, tuple(partitions), key)  # type: ignore[arg-type]

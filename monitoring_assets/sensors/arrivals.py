@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 import dagster as dg
 
@@ -115,5 +116,7 @@ def _attempt(records: Sequence[dg.RunRecord]) -> Attempt:
     if any(not run.is_finished for run in runs):
         return Attempt("running", len(runs))
     ended = max(record.end_time or record.update_timestamp.timestamp() for record in records)
+    last = max(records, key=lambda record: record.storage_id).dagster_run.status
     done = any(run.status == dg.DagsterRunStatus.SUCCESS or OUTCOME_TAG in run.tags for run in runs)
-    return Attempt("done" if done else "failed", len(runs), datetime.fromtimestamp(ended, UTC))
+    undone: Literal["failed", "canceled"] = "canceled" if last == dg.DagsterRunStatus.CANCELED else "failed"
+    return Attempt("done" if done else undone, len(runs), datetime.fromtimestamp(ended, UTC))

@@ -55,11 +55,15 @@ class Run:
 
 
 class Runs:
-    """An orchestrator: it keeps what was asked for, and works on it when it is told to."""
+    """An orchestrator: it keeps what was asked for, and works on it when it is told to.
+
+    A run of ``deadly`` partitions dies, whatever else it is of.
+    """
 
     def __init__(self, lender: Any) -> None:
         self._lender = lender
         self.all: list[Run] = []
+        self.deadly = set[str]()
 
     def busy(self) -> Mapping[tuple[str, str], set[str]]:
         found: dict[tuple[str, str], set[str]] = {}
@@ -72,7 +76,7 @@ class Runs:
         for key in keys:
             runs = [each for each in self.all if each.task.key == key]
             states = {each.state for each in runs}
-            state = next((each for each in ("running", "done", "failed") if each in states), None)
+            state = next((each for each in ("running", "done") if each in states), runs[-1].state if runs else None)
             if state is not None:
                 found[key] = Attempt(state, len(runs), runs[-1].ended_at)  # type: ignore[arg-type]
         return found
@@ -104,7 +108,14 @@ class Runs:
         for each in self.running:
             each.state, each.ended_at = "failed", self._lender.now
 
+    def cancel(self) -> None:
+        """Somebody stops every run."""
+        for each in self.running:
+            each.state, each.ended_at = "canceled", self._lender.now
+
     def _work(self, task: Task, writes: int | None) -> None:
+        if self.deadly.intersection(task.partitions):
+            raise InfrastructureError("Out of memory.")
         lender = self._lender
         version = onboarding.pinned(lender.settings, task.digest, lender.clock)
         if writes is not None:

@@ -45,13 +45,22 @@ def test_the_newest_are_looked_for_every_few_seconds_ten_of_them_a_second(versio
 
 @pytest.mark.parametrize(
     ("runs", "wait"),
-    [(1, MINUTE / 2), (2, MINUTE), (3, 2 * MINUTE), (7, 32 * MINUTE), (8, HOUR), (9, HOUR), (5000, HOUR)],
+    [
+        *((1, MINUTE / 2), (2, MINUTE), (3, 2 * MINUTE), (7, 32 * MINUTE), (8, HOUR), (12, HOUR)),
+        *((13, 2 * HOUR), (14, 4 * HOUR), (16, 12 * HOUR), (5000, 12 * HOUR)),
+    ],
 )
 @pytest.mark.parametrize("state", ["failed", "done"])
-def test_the_wait_before_another_attempt_doubles_up_to_an_hour(state: Any, runs: int, wait: timedelta) -> None:
+def test_the_wait_before_another_attempt_doubles_up_to_an_hour_and_after_a_dozen_up_to_half_a_day(
+    state: Any, runs: int, wait: timedelta
+) -> None:
     attempt = Attempt(state, runs, NOW)
     assert attempt.due_at == NOW + wait
     assert [attempt.due(NOW + wait - SECOND), attempt.due(NOW + wait)] == [False, True]
+
+
+def test_what_somebody_stopped_is_due_after_a_day() -> None:
+    assert Attempt("canceled", 1, NOW).due_at == NOW + 24 * HOUR
 
 
 def test_what_runs_is_never_due() -> None:

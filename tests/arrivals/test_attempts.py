@@ -32,7 +32,9 @@ def test_what_is_running_is_not_asked_for_again(watched: Any) -> None:
         assert watched.tick() == []
 
 
-def test_what_died_of_infrastructure_is_tried_again_later_and_later(watched: Any) -> None:
+def test_what_died_of_infrastructure_is_tried_again_later_and_later_and_said_to_die_after_five_times(
+    watched: Any,
+) -> None:
     watched.lender.now = MIDNIGHT + HOUR
     watched.land(YESTERDAY)
     asked_at = []
@@ -43,7 +45,10 @@ def test_what_died_of_infrastructure_is_tried_again_later_and_later(watched: Any
     assert [attempt for _, attempt in asked_at] == list(range(1, len(asked_at) + 1))
     waits = [later - at for (at, _), (later, _) in pairwise(asked_at)]
     assert waits[:4] == [timedelta(seconds=30 * 2**power) for power in range(4)]
-    assert waits[-1] == HOUR
+    assert waits == sorted(waits)
+    assert HOUR <= waits[-1] < 2 * HOUR, "nobody watches it every half minute any more"
+    errors = [each for each in watched.results(YESTERDAY, "pipeline") if each.status == "error"]
+    assert [(each.asset, each.live) for each in errors] == [("run", True)]
 
 
 def test_other_data_is_a_new_start(watched: Any) -> None:

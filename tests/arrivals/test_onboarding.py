@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from monitoring_assets import layout
 from monitoring_assets.arrivals import agenda
 from monitoring_assets.quarantine import Quarantined, keep_back, release
 
@@ -119,3 +120,35 @@ def test_a_version_that_is_kept_back_gets_no_task_until_it_is_released(watched: 
     assert watched.go_on() == []
     release(watched.lender.store, bad, watched.lender.clock)
     assert asked(watched.go_on()) == [("arrival", (YESTERDAY,))]
+
+
+def test_partitions_between_deployment_and_what_is_watched_are_history_too(
+    story: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(agenda.HORIZON, "day", 2)
+    every_day = days("2026-01-12", 8)
+    story.land(*every_day, at=MIDNIGHT - HOUR)
+    story.lender.now = MIDNIGHT + HOUR
+    story.deploy(at=MIDNIGHT - 5 * DAY)
+    story.go_on(minutes=5)
+    assert story.version().materialised("psi") == every_day
+    assert not any(live for each in every_day[:-2] for live in story.live(each))
+    story.reload()
+    assert story.go_on(hours=1) == []
+
+
+@pytest.mark.parametrize("marker", [None, b""])
+def test_what_came_while_nobody_watched_is_history_however_long_that_was(
+    watched: Any, monkeypatch: pytest.MonkeyPatch, marker: bytes | None
+) -> None:
+    monkeypatch.setitem(agenda.HORIZON, "day", 2)
+    if marker is not None:
+        watched.lender.store.put(layout.history_done("ke-nano-loan", "1.0.0"), marker)  # of an earlier release
+    absent = days(YESTERDAY, 6)
+    watched.lender.now = MIDNIGHT + 5 * DAY + HOUR
+    watched.land(*absent[:2], *absent[3:], at=MIDNIGHT + 5 * DAY)
+    watched.reload()
+    watched.go_on(minutes=5)
+    assert watched.version().materialised("psi") == [*absent[:2], *absent[3:]]
+    watched.reload()
+    assert watched.go_on(hours=1) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from monitoring_assets.arrivals import watched as module
 from monitoring_assets.arrivals.agenda import HORIZON
 from monitoring_assets.arrivals.watched import Landed, Watched
 from monitoring_assets.landing import landing
@@ -112,6 +113,22 @@ class TestTakingStock:
             with pytest.raises(KeyError):
                 watched.survey(story.lender.now)
         assert (watched.surveyed, watched.onboarded, watched.history, watched.looks) == (False, True, *before)
+
+    def test_all_results_are_gone_through_once_in_as_long_as_is_watched(
+        self, story: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(HORIZON, "day", 5)
+        real, looked = module.ended, []
+        monkeypatch.setattr(module, "ended", lambda version: looked.append(story.lender.now) or real(version))
+        story.deploy(at=MIDNIGHT - 10 * DAY)
+        story.version()
+        for number in range(16):
+            story.lender.now = MIDNIGHT + number * DAY + HOUR
+            watched = watched_version(story)
+            watched.survey(story.lender.now)
+            while watched.history:
+                watched.leave_behind(story.lender.now)
+        assert [(each - MIDNIGHT).days for each in looked] == [0, 6, 12]
 
     def test_what_is_done_is_looked_at_at_some_time_and_what_is_not_done_now(
         self, story: Any, watched: Watched, work: Any

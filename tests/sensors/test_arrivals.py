@@ -82,6 +82,13 @@ class TestAttempts:
         add_run(empty, status, work="arrival/1")
         assert DagsterRuns(empty).of(["arrival/1"])["arrival/1"].state == "running"
 
+    def test_what_was_stopped_by_somebody_is_canceled_whatever_came_before(self, empty: dg.DagsterInstance) -> None:
+        for _ in range(2):
+            empty.report_run_failed(add_run(empty, STATUS.STARTED, work="arrival/1"))
+        empty.report_run_canceled(add_run(empty, STATUS.CANCELING, work="arrival/1"))
+        found = DagsterRuns(empty).of(["arrival/1"])["arrival/1"]
+        assert (found.state, found.runs) == ("canceled", 3)
+
     @pytest.mark.parametrize("status", [STATUS.FAILURE, STATUS.CANCELED])
     def test_what_failed_of_infrastructure_failed_and_its_runs_are_counted(
         self, empty: dg.DagsterInstance, status: dg.DagsterRunStatus

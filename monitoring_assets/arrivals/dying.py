@@ -1,0 +1,68 @@
+"""Runs that die again and again on one partition: an `error` that somebody has to look at, until one comes through."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from monitoring_assets.arrivals.agenda import TRIES, Attempt, Task
+from monitoring_assets.arrivals.evidence import RUN, died_of
+from monitoring_assets.arrivals.watched import Landed, Watched
+from monitoring_assets.landing import landing
+from monitoring_assets.results import Input, Result, Status, Trigger, write_result
+
+
+def report_dying(watched: Watched, landed: Landed, found: Attempt, now: datetime, trigger: Trigger = "arrival") -> None:
+    """Write that every run of the partition's data died; the same again changes nothing.
+
+    The results say nothing of how often: a number would make another finding of each attempt.
+    """
+    if watched.dying.get(landed.partition) == landed.digest:
+        return
+    reason = (
+        f"{found.runs} runs in a row ended without a result, the last one at {found.ended_at:%Y-%m-%d %H:%M} UTC: "
+        "look at its log and its memory. It is tried again, less and less often, and the other partitions go on."
+    )
+    _write(watched, landed, "error", reason, now, trigger)
+    watched.dying[landed.partition] = landed.digest
+
+
+def report_dying_history(watched: Watched, task: Task, found: Attempt | None, now: datetime) -> None:
+    """The same of a partition of the past, which is nobody's emergency."""
+    if found is None or found.state != "failed" or found.runs < TRIES or len(watched.history) > 1:
+        return
+    [partition] = task.partitions
+    there = landing(watched.version, partition)
+    report_dying(watched, Landed(partition, there.digest, there.landed_at), found, now, "catch-up")
+
+
+def remember_dying(watched: Watched, partition: str) -> None:
+    """What the store says of the partition, so that a new server knows it too."""
+    digest = died_of(watched.version, partition)
+    if digest is not None:
+        watched.dying[partition] = digest
+
+
+def report_recovered(watched: Watched, landed: Landed, now: datetime) -> None:
+    """Clear a partition that a run came through with after all; nothing for any other."""
+    if watched.dying.pop(landed.partition, None) is not None:
+        _write(watched, landed, "ok", "a run has come through", now, "arrival")
+
+
+def _write(watched: Watched, landed: Landed, status: Status, reason: str, now: datetime, trigger: Trigger) -> None:
+    version = watched.version
+    _, end = version.calendar.window(landed.partition)
+    due = max(end, landed.at or end)
+    result = Result(
+        model=watched.name[0],
+        version=watched.name[1],
+        partition=landed.partition,
+        kind="pipeline",
+        asset=RUN,
+        status=status,
+        reason=reason,
+        recorded_at=now,
+        trigger=trigger,
+        live=trigger == "arrival" and watched.is_live(landed.partition, due, now),
+        inputs=(Input(asset="source", partition=landed.partition, digest=landed.digest),),
+    )
+    write_result(version.store, result, version.calendar.encode(landed.partition))
