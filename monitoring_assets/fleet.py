@@ -16,8 +16,9 @@ from monitoring_assets import layout
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.manifest import Manifest, mutable_changes
 from monitoring_assets.manifest_yaml import refuse_large
-from monitoring_assets.onboarding import deployed_files, deployed_manifest, pin
+from monitoring_assets.onboarding import deployed_files, deployed_manifest, pin, utc_now
 from monitoring_assets.problems import shown
+from monitoring_assets.version import Clock
 from resources.errors import BadInput, InfrastructureError, ScorewatchError
 from resources.object_store import ObjectInfo, ObjectStore
 from resources.settings import Settings
@@ -35,7 +36,8 @@ Name = tuple[str, str]
 class Member(BaseModel):
     """A version to monitor: its manifest as pinned by ``digest``, and what its folder held.
 
-    ``files`` changes with any file of the folder; ``deployed_at`` is when its first manifest was put.
+    ``files`` changes with any file that the manifest names, and with itself; ``deployed_at`` is when its first manifest
+    was put.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -133,11 +135,22 @@ class Scan:
 @dataclass(frozen=True)
 class _Folder:
     name: Name
-    manifest: ObjectInfo
-    files: str
+    infos: dict[str, ObjectInfo]
+
+    @property
+    def manifest(self) -> ObjectInfo:
+        return self.infos[layout.MANIFEST_FILE]
+
+    def files(self, member: Member | None) -> str:
+        """Of the files that count: what lies beside them, such as logs of the training, is nobody's business here."""
+        named = {layout.MANIFEST_FILE}
+        if member is not None:
+            named |= {member.manifest.reference.uri, member.manifest.score.artefact or layout.MANIFEST_FILE}
+        counting = sorted(named.intersection(self.infos))
+        return content_digest([[file, self.infos[file].fingerprint] for file in counting])
 
 
-def scan(settings: Settings, known: Fleet, *, again: Collection[Name] = ()) -> Scan:
+def scan(settings: Settings, known: Fleet, *, again: Collection[Name] = (), clock: Clock = utc_now) -> Scan:
     """List the registry, and read the manifests that are not the ones known, and those of the versions ``again``.
 
     One bad manifest hides no other: it is a problem of its version, which goes on with its newest good manifest. A
@@ -150,24 +163,22 @@ def scan(settings: Settings, known: Fleet, *, again: Collection[Name] = ()) -> S
     wanted = _wanted(folders, before, again)
     with ThreadPoolExecutor(THREADS) as threads:
         read = threads.map(
-            lambda folder: _read(folder, before.get(folder.name), registry, store, settings), wanted[:READS]
+            lambda folder: _read(folder, before.get(folder.name), registry, store, settings, clock), wanted[:READS]
         )
         fresh = {each.name: each for each in read}
     found = []
     for folder in folders:
         entry = fresh.get(folder.name) or before.get(folder.name)
         if entry is not None:
-            found.append(_with_files(entry, folder.files))
+            found.append(_with_files(entry, folder.files(entry.member)))
     return Scan(Fleet(registered=tuple(found)), frozenset(folder.name for folder in wanted[READS:]))
 
 
 def _folders(registry: ObjectStore) -> Iterator[_Folder]:
     """The deployed folders; one listing of the registry, whose keys come in order."""
     for name, infos in _by_folder(registry.list("")):
-        manifest = infos.get(layout.MANIFEST_FILE)
-        if manifest is not None:
-            files = content_digest([[file, info.fingerprint] for file, info in sorted(infos.items())])
-            yield _Folder(name, manifest, files)
+        if layout.MANIFEST_FILE in infos:
+            yield _Folder(name, infos)
 
 
 def _by_folder(infos: Iterable[ObjectInfo]) -> Iterator[tuple[Name, dict[str, ObjectInfo]]]:
@@ -194,7 +205,12 @@ def _wanted(folders: Iterable[_Folder], before: dict[Name, Registered], again: C
 
 
 def _read(
-    folder: _Folder, known: Registered | None, registry: ObjectStore, store: ObjectStore, settings: Settings
+    folder: _Folder,
+    known: Registered | None,
+    registry: ObjectStore,
+    store: ObjectStore,
+    settings: Settings,
+    clock: Clock,
 ) -> Registered:
     """The version as its manifest says now, or with the problem that its manifest has."""
     last = known.member if known else None
@@ -205,8 +221,8 @@ def _read(
         model=model,
         version=version,
         fingerprint=folder.manifest.fingerprint,
-        files=folder.files,
-        member=last and last.model_copy(update={"files": folder.files}),
+        files=folder.files(last),
+        member=last,
     )
     try:
         refuse_large(folder.manifest.size, where=where)
@@ -229,8 +245,9 @@ def _read(
         return entry.model_copy(
             update={"problem": f"{where}: file: could not be checked ({shown(error)}); report this bug of Scorewatch"}
         )
-    deployed_at = last.deployed_at if last else folder.manifest.last_modified
-    member = Member(manifest=manifest, digest=digest, files=folder.files, deployed_at=deployed_at)
+    # Not in the future, as the clock of whoever put it may have it: what arrives until then would be history.
+    deployed_at = min(last.deployed_at if last else folder.manifest.last_modified, clock())
+    member = Member(manifest=manifest, digest=digest, files="", deployed_at=deployed_at)
     return entry.model_copy(update={"member": member})
 
 
@@ -249,7 +266,7 @@ def _short(problem: str, where: str) -> str:
 
 
 def _with_files(entry: Registered, files: str) -> Registered:
-    if entry.files == files:
+    if entry.files == files and (entry.member is None or entry.member.files == files):
         return entry
     member = entry.member and entry.member.model_copy(update={"files": files})
     return entry.model_copy(update={"files": files, "member": member})

@@ -203,6 +203,11 @@ def scheduler() -> str:
     return "fleet/scheduler"
 
 
+def fleet_missing() -> str:
+    """What is hard to believe of the registry: versions that are gone from it at once. Empty when all is well."""
+    return "fleet/missing.json"
+
+
 def history_done(model: str, version: str) -> str:
     """Marker of a version that was given its history, as far as there was data."""
     return f"fleet/history-done/{model}/{version}"

@@ -65,6 +65,29 @@ def kept_back(store: ObjectStore, stage: Stage) -> list[Quarantined]:
         return [found for found in threads.map(lambda key: _read(store, stage, key), keys) if found is not None]
 
 
+class Markers:
+    """Those who are kept back, read again and again: of what did not change nothing but a listing."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._read: dict[str, tuple[str, Quarantined | None]] = {}
+
+    def of(self, *stages: Stage) -> list[Quarantined]:
+        """As `kept_back`, stage after stage."""
+        return [found for stage in stages for found in self._of(stage)]
+
+    def _of(self, stage: Stage) -> list[Quarantined]:
+        there = {info.key: info.fingerprint for info in self._store.list(layout.quarantines(stage))}
+        changed = [key for key, fingerprint in there.items() if self._read.get(key, ("",))[0] != fingerprint]
+        with ThreadPoolExecutor(THREADS) as threads:
+            fresh = dict(zip(changed, threads.map(lambda key: _read(self._store, stage, key), changed), strict=True))
+        gone = [key for key in self._read if key.startswith(layout.quarantines(stage)) and key not in there]
+        for key in gone:
+            del self._read[key]
+        self._read |= {key: (there[key], found) for key, found in fresh.items()}
+        return [found for key in there if (found := self._read[key][1]) is not None]
+
+
 def names_kept_back(store: ObjectStore, stage: Stage) -> set[tuple[str, str]]:
     """Model and version of each of them, from a listing alone."""
     return {_name(stage, info.key) for info in store.list(layout.quarantines(stage))}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from monitoring_assets.fleet import THREADS, Fleet, Name, Registered, Scan, scan
 from monitoring_assets.fleet_file import FleetFile
-from monitoring_assets.quarantine import Quarantined, keep_back, kept_back, release
+from monitoring_assets.missing import Doubts, Missing
+from monitoring_assets.quarantine import Markers, Quarantined, keep_back, release
 from monitoring_assets.version import Clock
 from resources.settings import Settings
 
@@ -17,12 +18,13 @@ from resources.settings import Settings
 class Refreshed:
     """The fleet (the same object while nothing changes), and how many changed manifests are still to be read.
 
-    It is not ``complete`` while a version is missing because of that.
+    It is not ``complete`` while a version is missing because of that. ``missing`` are those who are hard to miss.
     """
 
     fleet: Fleet
     left: int = 0
     complete: bool = True
+    missing: Missing | None = None
 
 
 class Refresher:
@@ -32,6 +34,8 @@ class Refresher:
         self._settings, self._clock = settings, clock
         self._store = settings.open_store()
         self._file = FleetFile(self._store)
+        self._doubts = Doubts(self._store, clock)
+        self.markers = Markers(self._store)
         self._left: Collection[Name] | None = None
         self._unread: set[Name] = set()
 
@@ -43,7 +47,7 @@ class Refresher:
         known = self._file.read()
         # What was refused before may be allowed since: settings and release can be others than those of then.
         again = {each.name for each in known.registered if each.problem} if self._left is None else self._left
-        found = scan(self._settings, known, again=again)
+        found = self._doubts.believed(known, scan(self._settings, known, again=again, clock=self._clock))
         changed = found.fleet != known
         if changed or self._left is None or self._unread:
             # Before the fleet is written: a look that dies in between does it once more.
@@ -53,10 +57,10 @@ class Refresher:
         if changed:
             self._file.write(found.fleet)
         self._left = found.left
-        return Refreshed(found.fleet if changed else known, len(found.left), found.complete)
+        return Refreshed(found.fleet if changed else known, len(found.left), found.complete, self._doubts.missing)
 
     def _manifests(self, found: Scan) -> None:
-        marked = {(each.model, each.version): each for each in kept_back(self._store, "manifest")}
+        marked = {(each.model, each.version): each for each in self.markers.of("manifest")}
         # What could not be read is a finding when that happens twice: stores have their moments.
         problems = [each for each in found.fleet.registered if each.problem]
         bad = {each.name: _finding(each) for each in problems if each.fingerprint or each.name in self._unread}
@@ -70,7 +74,7 @@ class Refresher:
     def _versions(self, found: Scan) -> None:
         """Another artefact, reference or manifest deserves another try."""
         files = {each.name: each.files for each in found.fleet.registered}
-        for marker in [*kept_back(self._store, "onboarding"), *kept_back(self._store, "definitions")]:
+        for marker in self.markers.of("onboarding", "definitions"):
             name = (marker.model, marker.version)
             if files.get(name) != marker.of and name not in found.left:
                 release(self._store, marker, self._clock)

@@ -495,18 +495,21 @@ def test_a_bug_of_ours_is_a_problem_of_that_version_only(registry: Registry, mon
     assert len(problem) < 1_000
 
 
-def test_a_folders_digest_changes_with_every_file_in_it(registry: Registry) -> None:
+def test_a_version_s_digest_changes_with_every_file_that_its_manifest_names(registry: Registry) -> None:
     put = registry.lender.registry.put
-    registry.deploy()
-    registry.deploy(version="2")
+    onnx = {
+        "score": {"kind": "onnx", "artefact": "model.onnx"},
+        "reference": {"uri": "data/train.parquet", "sample": "oot"},
+    }
+    registry.deploy(**onnx)
+    registry.deploy(version="2", **onnx)
     registry.scan()
     other = registry.entry(version="2")
     seen = [registry.entry().files]
     for name, data in [
         ("model.onnx", b"first"),
         ("model.onnx", b"2nd"),
-        ("reference.parquet", b"rows"),
-        ("a/b", b"x"),
+        ("data/train.parquet", b"rows"),
     ]:
         put(f"ke-nano-loan/1.0.0/{name}", data)
         registry.scan()
@@ -518,4 +521,19 @@ def test_a_folders_digest_changes_with_every_file_in_it(registry: Registry) -> N
     registry.scan()
     seen.append(registry.entry().files)
     assert len(set(seen)) == len(seen)
+    before = registry.entry()
+    for number in range(3):
+        put("ke-nano-loan/1.0.0/logs/train.log", b"x" * number)
+        put("ke-nano-loan/1.0.0/reference.parquet", b"x" * number)
+        registry.scan()
+        assert registry.entry() == before, "files that nobody reads are nobody's business"
     assert registry.entry(version="2") == other
+
+
+def test_a_manifest_that_is_dated_in_the_future_was_deployed_when_it_was_seen(registry: Registry) -> None:
+    registry.deploy()
+    early = datetime(2020, 1, 1, tzinfo=UTC)
+    [found] = scan(registry.lender.settings, Fleet(), clock=lambda: early).fleet.members
+    assert found.deployed_at == early
+    [found] = scan(registry.lender.settings, Fleet()).fleet.members
+    assert found.deployed_at > early

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from monitoring_assets import fleet, layout
 from monitoring_assets.fleet import Registered
 from monitoring_assets.fleet_file import FleetFile
+from monitoring_assets.missing import read_missing
 from monitoring_assets.quarantine import Quarantined, keep_back, kept_back
 from monitoring_assets.refresh import Refreshed, Refresher
 from monitoring_assets.results import Result
@@ -362,7 +364,7 @@ def test_another_try_is_given_to_a_version_whose_files_changed(platform: Platfor
         keep_back(platform.store, bad, platform.lender.clock)
 
     for version in ("1", "2"):
-        platform.deploy(version)
+        platform.deploy(version, score={"kind": "onnx", "artefact": "model.onnx"})
         platform.put(version, b"first", "model.onnx")
         platform.put(version, b"first", "reference.parquet")
     platform.look()
@@ -373,7 +375,7 @@ def test_another_try_is_given_to_a_version_whose_files_changed(platform: Platfor
         platform.start()
         assert list(platform.kept_back("onboarding")) == ["1", "2"], "the same files would fail again"
     if name == "model.yaml":
-        platform.deploy("1", owner="x")
+        platform.deploy("1", owner="x", score={"kind": "onnx", "artefact": "model.onnx"})
     else:
         platform.put("1", b"second", name)
     platform.look()
@@ -403,6 +405,7 @@ def test_a_version_that_failed_stays_kept_back_beside_a_bad_update_of_its_manife
 
 def test_a_version_that_goes_is_kept_back_no_more(platform: Platform) -> None:
     platform.deploy("1")
+    platform.deploy("2")
     platform.look()
     files = platform.fleet["1"].files
     bad = Quarantined(model=MODEL, version="1", stage="onboarding", of=files, reason="x")
@@ -469,3 +472,90 @@ def test_two_processes_that_look_at_once_agree(platform: Platform) -> None:
     assert platform.kept_back() == {}
     assert all(platform.statuses(version) == ["quarantined", "ok"] for version in versions)
     assert platform.members == ["1", *versions]
+
+
+class TestManyThatAreGoneAtOnce:
+    def versions(self, platform: Platform, count: int) -> list[str]:
+        every = [str(number) for number in range(count)]
+        for version in every:
+            platform.deploy(version)
+        platform.look()
+        return every
+
+    def test_an_empty_registry_retires_nobody_until_the_store_forgets_them(self, platform: Platform) -> None:
+        every = self.versions(platform, 2)
+        for version in every:
+            platform.remove(version)
+        for _ in range(3):
+            found = platform.look()
+            assert found.missing is not None
+            assert [each.name[1] for each in found.fleet.members] == every
+            platform.start()
+            platform.lender.now += timedelta(hours=2)
+        assert platform.members == every
+        text = found.missing.text("registry", "store")
+        assert "2 of 2 active versions are gone from registry at once" in text
+        assert "remove store/fleet/snapshot/, and the registry is believed" in text
+        for info in list(platform.store.list(layout.FLEET)):
+            platform.store.delete(info.key)
+        assert platform.look() == Refreshed(fleet.Fleet())
+        assert (platform.members, read_missing(platform.store)) == ([], None)
+
+    def test_when_it_is_back_all_is_as_it_was(self, platform: Platform) -> None:
+        every = self.versions(platform, 2)
+        before = platform.look().fleet
+        blobs = {version: platform.registry.get(f"{MODEL}/{version}/model.yaml") for version in every}
+        for version in every:
+            platform.remove(version)
+        assert platform.look().fleet is before, "no location is reloaded"
+        for version, blob in blobs.items():
+            platform.put(version, blob.data)
+        found = platform.look()
+        assert (found.missing, platform.members) == (None, every)
+        assert read_missing(platform.store) is None
+
+    def test_most_of_many_are_believed_to_be_gone_after_an_hour_whoever_looks(self, platform: Platform) -> None:
+        every = self.versions(platform, 10)
+        for version in every[:6]:
+            platform.remove(version)
+        platform.deploy("new")
+        assert platform.look().missing is not None
+        assert platform.members == [*every, "new"], "whatever else changes is taken"
+        platform.lender.now += timedelta(minutes=59)
+        platform.start()
+        assert platform.look().missing is not None
+        platform.lender.now += timedelta(minutes=1)
+        assert platform.look().missing is None
+        assert platform.members == [*every[6:], "new"]
+
+    @pytest.mark.parametrize(("count", "gone"), [(10, 5), (20, 10), (6, 5)])
+    def test_a_few_may_go_and_half_of_them(self, platform: Platform, count: int, gone: int) -> None:
+        every = self.versions(platform, count)
+        for version in every[:gone]:
+            platform.remove(version)
+        assert platform.look().missing is None
+        assert sorted(platform.members) == sorted(every[gone:])
+
+    def test_what_was_retired_before_it_is_removed_is_no_surprise(self, platform: Platform) -> None:
+        every = self.versions(platform, 8)
+        for version in every:
+            platform.deploy(version, status="retired")
+        platform.look()
+        for version in every:
+            platform.remove(version)
+        assert platform.look().missing is None
+        assert platform.fleet == {}
+
+
+def test_who_is_kept_back_is_read_once(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        platform.put(str(number), b"tier: 9\n")
+    platform.look()
+    platform.look()
+    real, reads = LocalStore.get, list[str]()
+    monkeypatch.setattr(LocalStore, "get", lambda self, key: reads.append(key) or real(self, key))
+    platform.look()
+    assert [key for key in reads if key.startswith("quarantine/")] == []
+    platform.put("3", b"tier: 8\n")
+    platform.look()
+    assert platform.kept_back()["3"].of == platform.fleet["3"].fingerprint

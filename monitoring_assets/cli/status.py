@@ -30,11 +30,16 @@ def command(settings: Settings, model: str | None, as_json: bool) -> None:
     Where nothing is live yet, the newest partition that was judged, marked (history). It changes nothing.
     """
     from monitoring_assets.fleet_file import FleetFile
+    from monitoring_assets.missing import read_missing
     from monitoring_assets.status import GRAVEST_FIRST
 
     registered = FleetFile(settings.open_store()).read().registered
+    if not registered and model is not None:
+        raise BadInput(f"No version of {model} is known. {_nothing(settings)}")
     if not registered:
         click.echo(_nothing(settings), err=as_json)
+    if (missing := read_missing(settings.open_store())) is not None:
+        click.echo(missing.text(settings.registry_uri, settings.store_uri), err=True)
     found = _look(settings, _of_model(registered, model) if registered else [])
     found.sort(key=lambda each: (GRAVEST_FIRST.index(each.state), each.model, each.version))
     if as_json:

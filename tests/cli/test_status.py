@@ -115,6 +115,26 @@ def test_where_nobody_looked_at_the_registry_it_says_what_does(status: Status, l
     assert lender.listed() == []
 
 
+def test_a_model_that_is_not_there_is_an_error_also_where_there_is_none(status: Status, lender: Any) -> None:
+    found = status("ke-absent")
+    assert isinstance(found.exception, BadInput)
+    assert "No version of ke-absent is known. No version is registered in" in str(found.exception)
+    lender.deploy_manifest(yaml.safe_dump(lender.manifest()).encode())
+    assert "start `scorewatch up`" in str(status("ke-absent", "--json").exception)
+
+
+def test_a_registry_that_seems_to_be_empty_is_told_beside_the_table(status: Status, lender: Any) -> None:
+    lender.deploy_manifest(yaml.safe_dump(lender.manifest()).encode())
+    refresher = Refresher(lender.settings, lender.clock)
+    refresher.look()
+    lender.registry.delete("ke-nano-loan/1.0.0/model.yaml")
+    refresher.look()
+    found = status()
+    assert found.exit_code == 0
+    assert "1 of 1 active versions are gone" in found.stderr
+    assert "ke-nano-loan 1.0.0" in found.stdout
+
+
 @pytest.mark.usefixtures("fleet")
 def test_the_table_has_a_line_a_version_the_gravest_first_and_then_the_reasons(status: Status) -> None:
     found = status()
