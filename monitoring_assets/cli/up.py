@@ -30,6 +30,7 @@ START_LIMIT_S = 180.0
 RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 """A process that dies more often than that is not brought back."""
 PING_EVERY_S = 5.0
+SILENT_S = 180.0
 CODE_SERVER = "code-server-"
 LOCK_FILE, WORKSPACE_FILE = "up.lock", "workspace.yaml"
 _READY = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
@@ -121,7 +122,7 @@ def _prepare(settings: Settings) -> None:
 def _keep_up(children: Children, workspace: Path, signals: StopSignals) -> None:
     """Until a signal asks to stop, start again what ends by itself; raises InfrastructureError when that is no help."""
     ends: dict[str, list[float]] = defaultdict(list)
-    health = _Health(children, workspace)
+    health = Health(children, workspace)
     while not signals.asked:
         health.check()
         if (child := children.ended()) is not None:
@@ -135,27 +136,33 @@ def _keep_up(children: Children, workspace: Path, signals: StopSignals) -> None:
         time.sleep(POLL_S)
 
 
-class _Health:
-    """Ends code servers that have lost the process which serves their code: Dagster does not bring that back (1.13)."""
+class Health:
+    """Ends code servers that have lost the process which serves their code: Dagster does not bring that back (1.13).
+
+    And those that have been silent for minutes: whoever loads three hundred versions is silent for seconds.
+    """
 
     def __init__(self, children: Children, workspace: Path) -> None:
         from monitoring_assets.sensors.reloading import Servers
 
         self._children, self._servers = children, Servers(workspace)
-        self._answered: set[int] = set()
+        self._answered: dict[int, float] = {}
         self._asked = time.monotonic()
 
     def check(self) -> None:
         """Ask them from time to time. One that has not answered yet is still starting."""
-        if time.monotonic() < self._asked + PING_EVERY_S:
+        now = time.monotonic()
+        if now < self._asked + PING_EVERY_S:
             return
-        dead = self._servers.dead()
+        states = self._servers.states()
         for child in self._children.started:
-            if not child.name.startswith(CODE_SERVER):
+            state = states.get(child.name.removeprefix(CODE_SERVER))
+            if not child.name.startswith(CODE_SERVER) or state is None:
                 continue
-            if child.name.removeprefix(CODE_SERVER) not in dead:
-                self._answered.add(child.process.pid)
-            elif child.process.pid in self._answered:
+            answered = self._answered.get(child.process.pid)
+            if state == "well":
+                self._answered[child.process.pid] = now
+            elif answered is not None and (state == "dead" or now > answered + SILENT_S):
                 child.signal_group(signal.SIGKILL)
         self._asked = time.monotonic()
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import dagster as dg
 
 from monitoring_assets.fleet_file import FleetFile
+from monitoring_assets.missing import read_missing
 from monitoring_assets.onboarding import utc_now
 from monitoring_assets.sensors.exporter import exporter_sensor
 from monitoring_assets.sensors.publisher import publisher_sensor
 from monitoring_assets.sensors.registry import CHECK, REGISTRY, Report, registry_sensor
+from monitoring_assets.sensors.reloading import Servers
 from monitoring_assets.sensors.starts import starts_sensor
 from monitoring_assets.sweep import sweep
 from resources.settings import Settings
@@ -47,7 +49,9 @@ def _registry(settings: Settings) -> dg.AssetsDefinition:
         check_specs=[check],
     )
     def registry() -> Iterator[dg.MaterializeResult[None]]:
-        report = Report(settings, FleetFile(settings.open_store()).read())
+        store = settings.open_store()
+        problems = Servers(settings.workspace).problems()
+        report = Report(settings, FleetFile(store).read(), missing=read_missing(store), problems=problems)
         result = dg.AssetCheckResult(
             passed=report.passed, severity=report.severity, description=report.description, metadata=report.metadata()
         )

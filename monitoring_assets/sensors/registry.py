@@ -3,15 +3,17 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Fleet, shard_of
+from monitoring_assets.missing import Missing
 from monitoring_assets.onboarding import utc_now
-from monitoring_assets.quarantine import ASSETS, Quarantined, kept_back
+from monitoring_assets.quarantine import ASSETS, Markers, Quarantined
 from monitoring_assets.refresh import Refresher
+from monitoring_assets.sensors.reloader import Reloader
 from monitoring_assets.sensors.reloading import Servers, latest_states, location, publish_states
 from monitoring_assets.version import Clock
 from resources.settings import Settings
@@ -19,14 +21,14 @@ from resources.settings import Settings
 REGISTRY = dg.AssetKey("registry")
 CHECK = "all_versions_monitored"
 SHARD_LIMIT = 300
-TICK_LIMIT_S = 20.0
-"""Locations that are left to reload after that wait for the next tick: Dagster gives one sixty seconds."""
+TICK_LIMIT_S = 40.0
+"""Locations that have not loaded until then are told again: Dagster gives a tick sixty seconds."""
 MAX_ROWS = 100
 
 
 def registry_sensor(settings: Settings, clock: Clock = utc_now) -> dg.SensorDefinition:
     """The sensor. Its cursor says which state each code location was told to load, and what Dagit was told."""
-    refresher = Refresher(settings, clock)
+    refresher, reloader = Refresher(settings, clock), Reloader()
     published: list[Fleet] = []
 
     @dg.sensor(
@@ -36,14 +38,17 @@ def registry_sensor(settings: Settings, clock: Clock = utc_now) -> dg.SensorDefi
         description="Onboards, changes and retires model versions as the registry does.",
     )
     def registry(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        begun = time.monotonic()
         cursor = json.loads(context.cursor) if context.cursor else {}
         found = refresher.look()
         if found.complete and (not published or published[-1] is not found.fleet):
             publish_states(context.instance, found.fleet, settings.shards, *published)
             published[:] = [found.fleet]
         latest = latest_states(context.instance, settings.shards)
-        told = _reload(latest, cursor.get("told", {}), Servers(settings.workspace).reload)
-        report = Report(settings, found.fleet)
+        left_s = TICK_LIMIT_S - (time.monotonic() - begun)
+        told = reloader.tell(latest, cursor.get("told", {}), Servers(settings.workspace).reload, left_s)
+        problems = reloader.problems([name for name in latest if name not in told])
+        report = Report(settings, found.fleet, refresher.markers, found.missing, problems)
         news = report.digest != cursor.get("reported")
         return dg.SensorResult(
             asset_events=report.events() if news else [],
@@ -52,16 +57,6 @@ def registry_sensor(settings: Settings, clock: Clock = utc_now) -> dg.SensorDefi
         )
 
     return registry
-
-
-def _reload(latest: dict[str, str], told: dict[str, str], reload: Callable[[str], bool]) -> dict[str, str]:
-    """Tell the locations whose state is another one now; all that were told, with what."""
-    begun = time.monotonic()
-    done = {name: version for name, version in told.items() if latest.get(name) == version}
-    for name, version in latest.items():
-        if name not in done and time.monotonic() - begun < TICK_LIMIT_S and reload(name):
-            done[name] = version
-    return done
 
 
 def _reason(left: int, latest: dict[str, str], told: dict[str, str]) -> str:
@@ -74,9 +69,17 @@ def _reason(left: int, latest: dict[str, str], told: dict[str, str]) -> str:
 class Report:
     """The state of the registry, as the asset `registry` and its check show it."""
 
-    def __init__(self, settings: Settings, fleet: Fleet) -> None:
-        store = settings.open_store()
-        self._kept_back = [found for stage in ASSETS for found in kept_back(store, stage)]
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        markers: Markers | None = None,
+        missing: Missing | None = None,
+        problems: Mapping[str, str] | None = None,
+    ) -> None:
+        self._kept_back = (markers or Markers(settings.open_store())).of(*ASSETS)
+        self._missing = missing.text(settings.registry_uri, settings.store_uri) if missing else ""
+        self._problems = dict(problems or {})
         members = list(fleet.members)
         self.counts = {
             "active versions": len(members),
@@ -89,7 +92,8 @@ class Report:
     @property
     def digest(self) -> str:
         """Changes with what there is to show."""
-        return content_digest([self.counts, self._full, [each.model_dump() for each in self._kept_back]])
+        marked = [each.model_dump() for each in self._kept_back]
+        return content_digest([self.counts, self._full, marked, self._missing, self._problems])
 
     def events(self) -> Sequence[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
         """The registry as it is now, and whether everything in it is monitored."""
@@ -107,17 +111,25 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nobody is kept back, and no location has more versions than it loads well."""
-        return not (self._kept_back or self._full)
+        """Whether nobody is missing or kept back, and every location has loaded, with no more than it loads well."""
+        return not (self._grave or self._full)
+
+    @property
+    def _grave(self) -> bool:
+        return bool(self._missing or self._problems or self._kept_back)
 
     @property
     def severity(self) -> dg.AssetCheckSeverity:
         """A version that nobody monitors is grave; a full location is not yet."""
-        return dg.AssetCheckSeverity.ERROR if self._kept_back else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckSeverity.ERROR if self._grave else dg.AssetCheckSeverity.WARN
 
     @property
     def description(self) -> str:
-        """One sentence; the reasons are in the metadata."""
+        """What is wrong, the gravest only; the reasons are in the metadata."""
+        if self._missing:
+            return self._missing
+        if self._problems:
+            return f"not loaded, and served as it was before or not at all: {', '.join(sorted(self._problems))}"
         if self._kept_back:
             names = ", ".join(f"{each.model} {each.version}" for each in self._kept_back[:5])
             more = f" and {len(self._kept_back) - 5} more" if len(self._kept_back) > 5 else ""
@@ -129,6 +141,13 @@ class Report:
     def metadata(self) -> dict[str, dg.MetadataValue]:
         """Counts, and a table of who is kept back and why."""
         found: dict[str, dg.MetadataValue] = {name: dg.MetadataValue.int(count) for name, count in self.counts.items()}
+        if self._problems:
+            found["not loaded because"] = dg.MetadataValue.table(
+                [
+                    dg.TableRecord({"location": name, "reason": why[:2000]})
+                    for name, why in sorted(self._problems.items())
+                ]
+            )
         if self._kept_back:
             found["kept back because"] = dg.MetadataValue.table([_row(each) for each in self._kept_back[:MAX_ROWS]])
         return found

@@ -8,20 +8,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from dagster import DagsterInstance
+from dagster import DagsterInstance, deserialize_value
 from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.__generated__ import dagster_api_pb2
 from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import ListRepositoriesResponse
+from dagster_shared.error import SerializableErrorInfo
 
 from monitoring_assets.fleet import Fleet
 from resources.errors import InfrastructureError
 
-RELOAD_LIMIT_S = 50
-"""A sensor's tick has sixty seconds; a location of 300 versions loads in ten."""
 PING_LIMIT_S = 2
 
 
@@ -73,41 +76,79 @@ def _storage(instance: DagsterInstance) -> Any:
     return storage
 
 
+State = Literal["well", "silent", "dead"]
+"""A server that is ``silent`` may be busy; a ``dead`` one has lost the process that serves its code."""
+
+
+def _reached(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except DagsterUserCodeUnreachableError as error:
+        return f"its code server could not be reached: {error}"
+    return ""
+
+
+def _load_error(client: DagsterGrpcClient, limit_s: int) -> str:
+    """Why a server has no definitions: it answers that it was reloaded all the same."""
+    answers: list[Any] = []
+    request = dagster_api_pb2.ListRepositoriesRequest
+    problem = _reached(lambda: answers.append(client._query("ListRepositories", request, timeout=limit_s)))
+    if problem:
+        return problem
+    kinds = (ListRepositoriesResponse, SerializableErrorInfo)
+    found = deserialize_value(answers[0].serialized_list_repositories_response_or_error, kinds)
+    return f"its code does not load: {_causes(found)}" if isinstance(found, SerializableErrorInfo) else ""
+
+
+def _causes(error: SerializableErrorInfo) -> str:
+    """Its message, and those of what it came from: only the last one is about our code."""
+    first = error.cause or error.context
+    return error.message.strip() + (f" because of {_causes(first)}" if first else "")
+
+
+def _ran_out_of_time(error: DagsterUserCodeUnreachableError) -> bool:
+    # Its own message does not say it (1.13).
+    return "DEADLINE_EXCEEDED" in str(error.__cause__)
+
+
 class Servers:
     """The code servers of a workspace file."""
 
     def __init__(self, workspace: Path) -> None:
         self._path = workspace
 
-    def reload(self, name: str) -> bool:
-        """Make a location's server load its code again; False when it cannot be reached."""
+    def reload(self, name: str, limit_s: float) -> str:
+        """Make a location's server load its code again; what is wrong when that does not load, or nobody answers."""
         client = self._client(name)
         if client is None:
-            logging.getLogger(__name__).warning(
-                "%s names no code server of the location %s; reload it in Dagit, or set SCOREWATCH_WORKSPACE.",
-                self._path,
-                name,
+            problem = f"{self._path} names no code server of it; reload it in Dagit, or set SCOREWATCH_WORKSPACE"
+        else:
+            limit = time.monotonic() + limit_s
+            problem = _reached(lambda: client.reload_code(timeout=ceil(limit_s))) or _load_error(
+                client, max(1, ceil(limit - time.monotonic()))
             )
-            return False
-        try:
-            client.reload_code(timeout=RELOAD_LIMIT_S)
-        except DagsterUserCodeUnreachableError as error:
-            logging.getLogger(__name__).warning("the code server of %s could not be reached: %s", name, error)
-            return False
-        return True
+        if problem:
+            logging.getLogger(__name__).warning("the location %s: %s", name, problem)
+        return problem
 
-    def dead(self) -> list[str]:
-        """Locations whose server has lost the process that serves its code; a busy one is not dead."""
-        return [name for name in self._entries() if not self._answers(name)]
+    def problems(self) -> dict[str, str]:
+        """What is wrong with locations whose code did not load, or that do not answer."""
+        clients = {name: client for name in self._entries() if (client := self._client(name))}
+        found = {name: _load_error(client, PING_LIMIT_S) for name, client in clients.items()}
+        return {name: problem for name, problem in found.items() if problem}
 
-    def _answers(self, name: str) -> bool:
+    def states(self) -> dict[str, State]:
+        """How the locations' servers are."""
+        return {name: self._state(name) for name in self._entries()}
+
+    def _state(self, name: str) -> State:
         client = self._client(name)
         try:
             if client is not None:
                 client.get_server_id(timeout=PING_LIMIT_S)
         except DagsterUserCodeUnreachableError as error:
-            return "DEADLINE_EXCEEDED" in str(error)
-        return True
+            return "silent" if _ran_out_of_time(error) else "dead"
+        return "well"
 
     def _client(self, name: str) -> DagsterGrpcClient | None:
         entry = self._entries().get(name)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +19,7 @@ import yaml
 
 from monitoring_assets.fleet import Shard, shard_of
 from monitoring_assets.sensors import registry as module
+from monitoring_assets.sensors import reloader
 from monitoring_assets.sensors.registry import CHECK, REGISTRY, registry_sensor
 from monitoring_assets.sensors.reloading import Servers, latest_states, state_key
 
@@ -26,10 +34,12 @@ class Desk:
         self.cursor: str | None = None
         self.restart()
         monkeypatch.setattr(module, "Servers", lambda _: self)
+        for name in ("EVERY_S", "RETRY_S"):
+            monkeypatch.setattr(reloader, name, 0)
 
-    def reload(self, name: str) -> bool:
+    def reload(self, name: str, _: float) -> str:
         self.told.append(name)
-        return name not in self.unreachable
+        return "nobody is there" if name in self.unreachable else ""
 
     def restart(self) -> None:
         """As after a crash of the code server: the cursor is all that is left."""
@@ -124,9 +134,14 @@ def test_a_location_that_could_not_be_reached_is_told_again_and_the_others_are_n
     desk.tick()
     found = desk.tick()
     assert desk.told == ["models-1"]
-    assert found.skip_message == "still to be reloaded: models-1"
+    check = desk.check(found)
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert check.description == "not loaded, and served as it was before or not at all: models-1"
+    [row] = check.metadata["not loaded because"].records
+    assert row.data == {"location": "models-1", "reason": "nobody is there"}
+    assert desk.tick().skip_message == "still to be reloaded: models-1"
     desk.unreachable.clear()
-    desk.tick()
+    assert desk.check(desk.tick()).passed
     assert desk.told == ["models-1"]
     desk.tick()
     assert desk.told == []
@@ -194,14 +209,77 @@ def test_the_state_of_a_shard_does_not_change_with_what_is_not_in_it(desk: Desk)
 def test_a_server_that_no_workspace_names_cannot_be_told(tmp_path: Any, workspace: str, caplog: Any) -> None:
     path = tmp_path / "workspace.yaml"
     path.write_text(workspace)
-    assert not Servers(path).reload("models")
+    assert "SCOREWATCH_WORKSPACE" in Servers(path).reload("models", 5)
     assert "SCOREWATCH_WORKSPACE" in caplog.text
-    assert Servers(path).dead() == []
+    assert (Servers(path).states(), Servers(path).problems()) == ({}, {})
 
 
 def test_a_server_that_is_gone_is_not_reached_and_counts_as_dead(tmp_path: Any) -> None:
     path = tmp_path / "workspace.yaml"
     entry = {"grpc_server": {"location_name": "models", "socket": str(tmp_path / "nobody.sock")}}
     path.write_text(json.dumps({"load_from": [entry]}))
-    assert not Servers(path).reload("models")
-    assert Servers(path).dead() == ["models"]
+    assert "its code server could not be reached" in Servers(path).reload("models", 5)
+    assert Servers(path).states() == {"models": "dead"}
+    assert list(Servers(path).problems()) == ["models"]
+
+
+def test_a_server_that_never_answers_is_silent_and_costs_no_more_than_the_limit(tmp_path: Any) -> None:
+    path, sock = tmp_path / "workspace.yaml", socket.socket(socket.AF_UNIX)
+    with sock, tempfile.TemporaryDirectory() as short:
+        sock.bind(f"{short}/mute.sock")
+        sock.listen()
+        entry = {"grpc_server": {"location_name": "models", "socket": f"{short}/mute.sock"}}
+        path.write_text(json.dumps({"load_from": [entry]}))
+        assert Servers(path).states() == {"models": "silent"}
+        begun = time.monotonic()
+        assert "could not be reached" in Servers(path).reload("models", 1)
+        assert time.monotonic() - begun < 10
+
+
+def test_a_server_whose_code_does_not_load_any_more_says_so_and_it_is_not_taken_for_reloaded(
+    tmp_path: Any, instance: dg.DagsterInstance
+) -> None:
+    code, path = tmp_path / "code.py", tmp_path / "workspace.yaml"
+    code.write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+    with tempfile.TemporaryDirectory() as short:
+        where = f"{short}/code.sock"
+        path.write_text(json.dumps({"load_from": [{"grpc_server": {"location_name": "models", "socket": where}}]}))
+        command = [sys.executable, "-m", "dagster", "code-server", "start", "--socket", where, "-f", str(code)]
+        environ = {**os.environ, "DAGSTER_HOME": instance.root_directory}
+        with (tmp_path / "log").open("wb") as log:
+            server = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
+        try:
+            limit = time.monotonic() + 120
+            while Servers(path).states() != {"models": "well"} or Servers(path).problems():
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < limit, (tmp_path / "log").read_text()
+            assert Servers(path).reload("models", 60) == ""
+            code.write_text("raise ValueError('two ops of one name')\n")
+            assert "two ops of one name" in Servers(path).reload("models", 60)
+            assert "two ops of one name" in Servers(path).problems()["models"]
+            code.write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+            assert Servers(path).reload("models", 60) == ""
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def test_a_registry_that_seems_to_be_empty_fails_the_check_and_reloads_nothing(desk: Desk) -> None:
+    for number in range(3):
+        deploy(desk.lender, model=f"model-{number}")
+    desk.tick()
+    for number in range(3):
+        desk.lender.registry.delete(f"model-{number}/1.0.0/model.yaml")
+    found = desk.check(desk.tick())
+    assert (found.passed, found.severity, desk.told) == (False, dg.AssetCheckSeverity.ERROR, [])
+    assert "3 of 3 active versions are gone" in str(found.description)
+    assert len(names(desk.shard(0, 1))) == 3
+
+
+def test_files_beside_a_version_that_nobody_reads_reload_nothing(desk: Desk) -> None:
+    deploy(desk.lender)
+    desk.tick()
+    for number in range(3):
+        desk.lender.registry.put("ke-nano-loan/1.0.0/logs/train.log", b"x" * number)
+        desk.tick()
+        assert desk.told == []
