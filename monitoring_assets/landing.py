@@ -45,6 +45,13 @@ class Landing:
         quiet = SETTLED_AFTER if "*" in self.uri or "?" in self.uri else SETTLED_AFTER_ONE
         return self.landed_at + quiet <= now
 
+    def why_unsettled(self, now: datetime) -> str:
+        """Why nobody believes that they are all there."""
+        ahead = [file for file in self.files if file.last_modified > now]
+        if ahead:
+            return f"{ahead[0].uri} is dated in the future; put it there again, or a marker (source.ready)"
+        return f"what matches {self.uri} is still being written; a marker (source.ready) would say when it is complete"
+
 
 def landing(version: DeployedVersion, partition: str) -> Landing:
     """Look at the source of a partition. Raises BadInput when it lies outside the allowed prefixes."""

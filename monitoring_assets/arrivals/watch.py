@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import Attempt, Task
 from monitoring_assets.arrivals.asking import ROUNDS, Queue, again
+from monitoring_assets.arrivals.budget import LEFT, Budget, at_once, fair, guarded, note_failures
 from monitoring_assets.arrivals.dying import remember_dying, report_dying_history, report_recovered
 from monitoring_assets.arrivals.overdue import report_arrived, report_overdue
 from monitoring_assets.arrivals.watched import Landed, Watched
@@ -19,7 +19,6 @@ from monitoring_assets.fleet_defaults import DefaultsFile
 from monitoring_assets.landing import Landing, landing
 from monitoring_assets.quarantine import names_kept_back
 from monitoring_assets.version import FEATURES, Clock, DeployedVersion
-from resources.errors import ScorewatchError
 from resources.settings import Settings
 
 LOOKS = 300
@@ -30,14 +29,10 @@ STRETCHES = 3
 """Stretches of history that a tick looks at; each costs as many listings as it has partitions."""
 TASKS = 25
 """Runs that a tick asks for, so that a long absence does not flood the queue."""
-THREADS = 8
 
 _MINUTE = timedelta(minutes=1)
-_log = logging.getLogger(__name__)
 
 Name = tuple[str, str]
-Item = TypeVar("Item")
-Found = TypeVar("Found")
 
 
 class Attempts(Protocol):
@@ -56,6 +51,7 @@ class Watch:
     def __init__(self, members: Sequence[Member], settings: Settings, clock: Clock) -> None:
         self._store, self._clock = settings.open_store(), clock
         self._defaults = DefaultsFile(self._store)
+        self._ticking = threading.Lock()
         newest_first = sorted(members, key=lambda each: each.deployed_at, reverse=True)
         self._watched = [
             Watched(DeployedVersion(each.manifest, each.digest, self._store, settings, clock), each, len(members))
@@ -66,16 +62,25 @@ class Watch:
         """The runs that are needed now and that nobody has asked for, the most urgent first.
 
         A version in trouble is logged and left for a later tick; the others go on. Raises InfrastructureError when the
-        store as a whole cannot be reached.
+        store as a whole cannot be reached. While another thread is at it, because Dagster gave that one up, nothing is
+        needed.
         """
+        if not self._ticking.acquire(blocking=False):
+            return []
+        try:
+            return self._tick(attempts, Budget())
+        finally:
+            self._ticking.release()
+
+    def _tick(self, attempts: Attempts, budget: Budget) -> list[Task]:
         busy = attempts.busy()
         back = names_kept_back(self._store, "onboarding")
         grace_hours = self._defaults.read().grace_hours
         for each in self._watched:
             each.grace_hours = grace_hours
         watched = [each for each in self._watched if each.name not in back]
-        self._take_stock(watched, busy)
-        landed = self._look([each for each in watched if each.onboarded])
+        self._take_stock(watched, busy, budget)
+        landed = self._look([each for each in watched if each.onboarded], budget)
         queues = [
             Queue(each, each.groups(found))
             for each, found in landed.items()
@@ -84,40 +89,46 @@ class Watch:
         urgent = self._arrivals(queues, attempts)
         asked = {(each.model, each.version) for each in urgent}
         idle = [each for each in watched if each.surveyed and each.name not in busy and each.name not in asked]
-        return [*urgent, *self._unhurried(idle, attempts)][:TASKS]
+        return [*urgent, *self._unhurried(idle, attempts, budget)][:TASKS]
 
     @property
     def done(self) -> Mapping[Name, Collection[str]]:
         """Partitions whose data has been through everything, by version, as far as they are looked at."""
         return {each.name: each.done.keys() for each in self._watched}
 
-    def _take_stock(self, watched: Sequence[Watched], busy: Mapping[Name, set[str]]) -> None:
+    def _take_stock(self, watched: Sequence[Watched], busy: Mapping[Name, set[str]], budget: Budget) -> None:
         """Survey versions that are new here, or that a run of theirs has changed."""
         now = self._clock()
         due = [each for each in watched if not each.surveyed and each.awake(now) and _can_be_surveyed(each, busy)]
-        _at_once(lambda each: _guarded(each, each.survey, now), due[:SURVEYS])
-        for each in due[:SURVEYS]:
-            if not each.surveyed:
+        done = at_once(lambda each: LEFT if budget.spent else guarded(each, each.survey, now), due[:SURVEYS])
+        for each, found in zip(due, done, strict=False):
+            if found is not LEFT and not each.surveyed:
                 each.idle_until = now + _MINUTE
         for each in watched:
             if each.onboarded:
                 each.advance(now)
 
-    def _look(self, watched: Sequence[Watched]) -> dict[Watched, list[Landed]]:
+    def _look(self, watched: Sequence[Watched], budget: Budget) -> dict[Watched, list[Landed]]:
         """Look at the sources that are due; what lies ready, by version.
 
         The first to be looked at is what can wait least: the newest, unless an older one has waited for long.
         """
         now = self._clock()
-        due = [(each.patience(partition, now), each, partition) for each in watched for partition in each.due(now)]
-        due = sorted(due, key=lambda item: item[0])[:LOOKS]
-        found = _at_once(lambda item: _guarded(item[1], self._see, item[1], item[2]), due)
+        well = [each for each in watched if not each.trouble.pauses(now)]
+        by_patience = sorted(
+            ((each, partition) for each in well for partition in each.due(now)),
+            key=lambda item: item[0].patience(item[1], now),
+        )
+        due = fair(by_patience)[:LOOKS]
+        found = at_once(lambda item: budget.work(item[0], self._see, *item), due)
         ready: dict[Watched, list[Landed]] = {}
-        for (_, each, partition), seen in zip(due, found, strict=True):
+        for (each, partition), seen in zip(due, found, strict=True):
             if seen is None:
                 each.look_later(partition, now)
-            for landed in seen or ():
-                ready.setdefault(each, []).append(landed)
+            elif seen is not LEFT:
+                for landed in seen:
+                    ready.setdefault(each, []).append(landed)
+        note_failures({each for (each, _), seen in zip(due, found, strict=True) if seen is not LEFT}, now)
         return ready
 
     def _see(self, each: Watched, partition: str) -> list[Landed]:
@@ -127,7 +138,7 @@ class Watch:
             self._see_nothing(each, partition, there, now)
             return []
         if not there.settled(now):
-            each.look_soon(partition, now)
+            self._see_unsettled(each, partition, there, now)
             return []
         if partition not in each.came:
             report_arrived(each, partition, now)
@@ -142,6 +153,15 @@ class Watch:
             return []
         each.await_run(landed, now)
         return [landed]
+
+    def _see_unsettled(self, each: Watched, partition: str, there: Landing, now: datetime) -> None:
+        if now < each.deadline(partition) or each.version.current(FEATURES, partition) is not None:
+            each.look_soon(partition, now)
+            return
+        each.look_later(partition, now)
+        if each.waits_for(partition):
+            report_overdue(each, partition, there.why_unsettled(now), now)
+            each.came.discard(partition)
 
     def _see_nothing(self, each: Watched, partition: str, there: Landing, now: datetime) -> None:
         each.ready.discard(partition)
@@ -161,15 +181,15 @@ class Watch:
             open_ones = [each for each in queues if each.groups and each.wanted is None]
             known = _known([(each.watched, each.task) for each in open_ones], attempts)
             for each in open_ones:
-                _guarded(each.watched, each.decide, known.get(each.task.key), now)
+                guarded(each.watched, each.decide, known.get(each.task.key), now)
         return [each.wanted for each in queues if each.wanted]
 
-    def _unhurried(self, idle: Sequence[Watched], attempts: Attempts) -> list[Task]:
+    def _unhurried(self, idle: Sequence[Watched], attempts: Attempts, budget: Budget) -> list[Task]:
         """What can wait: onboarding, what killed runs left undone, and history, some of it at a time."""
         now, marked = self._clock(), self._marked()
         awake = [each for each in idle if each.awake(now)]
         left = [each for each in awake if each.onboarded and each.name in marked]
-        behind = [(each, _guarded(each, each.judging_again, marked[each.name])) for each in left]
+        behind = [(each, guarded(each, each.judging_again, marked[each.name])) for each in left]
         asked = [(each, task) for each, task in behind if task is not None]
         known = _known(asked, attempts)
         # What dies again and again waits by itself, and history does not wait for it.
@@ -179,7 +199,7 @@ class Watch:
         if len(wanted) == TASKS:
             return wanted
         others = {each for each, _ in new + asked}
-        return wanted + self._history([each for each in awake if each not in others], attempts)
+        return wanted + self._history([each for each in awake if each not in others], attempts, budget)
 
     def _wanted(self, asked: Sequence[tuple[Watched, Task]], known: Mapping[str, Attempt]) -> list[Task]:
         now, wanted = self._clock(), list[Task]()
@@ -192,34 +212,47 @@ class Watch:
                 wanted.append(again(task, found))
         return wanted
 
-    def _history(self, watched: Sequence[Watched], attempts: Attempts) -> list[Task]:
+    def _history(self, watched: Sequence[Watched], attempts: Attempts, budget: Budget) -> list[Task]:
         """Of some versions the run of their newest stretch that is undone, if it has data."""
         now, asked = self._clock(), list[tuple[Watched, Task]]()
         for each in [each for each in watched if each.history and not each.past.rests(now)][:STRETCHES]:
-            ready = _guarded(each, self._ready, each)
+            ready = guarded(each, self._ready, each, budget)
+            if ready is LEFT:
+                continue
             if ready is None:
                 each.idle_until = now + _MINUTE
             elif ready:
                 asked.append((each, each.catching_up(ready)))
             else:
-                _guarded(each, each.leave_behind, now)
+                guarded(each, each.leave_behind, now)
         known = _known(asked, attempts)
         done = {key for key, found in known.items() if found.state == "done"}
         for each, task in asked:
             if task.key in done:
                 # What it left undone has bad data.
-                _guarded(each, each.leave_behind, now)
+                guarded(each, each.leave_behind, now)
         others = [(each, task) for each, task in asked if task.key not in done]
         for each, task in others:
-            _guarded(each, report_dying_history, each, task, known.get(task.key), now)
+            guarded(each, report_dying_history, each, task, known.get(task.key), now)
         return self._wanted(
             [(each, task) for each, task in others if not each.past.put_off(known.get(task.key), now)], known
         )
 
-    def _ready(self, each: Watched) -> list[str]:
-        now = self._clock()
-        found = _at_once(lambda partition: landing(each.version, partition).settled(now), each.history)
-        return [partition for partition, settled in zip(each.history, found, strict=True) if settled]
+    def _ready(self, each: Watched, budget: Budget) -> Any:
+        """Those of the newest stretch that have data. `LEFT` when there are looks left for the next tick."""
+        now, history = self._clock(), each.history
+
+        def look(partition: str) -> bool:
+            return landing(each.version, partition).settled(now)
+
+        unknown = [partition for partition in history if partition not in each.peeked]
+        found = at_once(lambda partition: budget.work(each, look, partition), unknown)
+        if None in found:
+            return None
+        each.peeked |= {partition: there for partition, there in zip(unknown, found, strict=True) if there is not LEFT}
+        if LEFT in found:
+            return LEFT
+        return [partition for partition in history if each.peeked.pop(partition)]
 
     def _marked(self) -> dict[Name, list[str]]:
         """Partitions (encoded) that a killed run left others to be judged again behind, by version."""
@@ -231,11 +264,6 @@ class Watch:
         return found
 
 
-def _at_once(function: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
-    with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(function, items))
-
-
 def _known(asked: Sequence[tuple[Watched, Task]], attempts: Attempts) -> Mapping[str, Attempt]:
     return attempts.of([task.key for _, task in asked]) if asked else {}
 
@@ -244,14 +272,3 @@ def _can_be_surveyed(each: Watched, busy: Mapping[Name, set[str]]) -> bool:
     """Not while a run changes it; but nobody is kept from looking for arrivals by a run of history."""
     triggers = busy.get(each.name, set())
     return not triggers or not (each.onboarded or "onboarding" in triggers)
-
-
-def _guarded(each: Watched, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call for one version; None, and a line in the log, when that goes wrong: the others must not pay for it."""
-    try:
-        return function(*arguments)
-    except ScorewatchError as error:
-        _log.warning("%s %s: %s", *each.name, error)
-    except Exception:
-        _log.exception("%s %s", *each.name)
-    return None

@@ -18,6 +18,7 @@ from monitoring_assets.arrivals.agenda import (
 )
 from monitoring_assets.arrivals.evidence import arrived_at, ended, has_been_through, was_read
 from monitoring_assets.arrivals.history import History
+from monitoring_assets.arrivals.trouble import Trouble
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Member
 from monitoring_assets.fleet_defaults import GraceHours
@@ -52,6 +53,8 @@ class Watched:
     dying: dict[str, str] = field(default_factory=dict)
     idle_until: datetime | None = None
     past: History = field(default_factory=History)
+    peeked: dict[str, bool] = field(default_factory=dict)
+    trouble: Trouble = field(default_factory=Trouble)
     _newest: str | None = None
     _held: dict[Landed, datetime] = field(default_factory=dict)
 

@@ -163,7 +163,7 @@ class Story:
 
     @property
     def members(self) -> list[Member]:
-        return list(scan(self.lender.settings, Fleet()).fleet.members)
+        return list(scan(self.lender.settings, Fleet(), clock=self.lender.clock).fleet.members)
 
     def reload(self) -> None:
         """A new server: it knows what the store says, and no more."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from monitoring_assets.arrivals import watch
+from monitoring_assets.arrivals import budget, watch
+from monitoring_assets.arrivals.budget import Budget
 from resources.errors import InfrastructureError
 
 HOUR, TICK = timedelta(hours=1), timedelta(seconds=6)
@@ -136,3 +139,118 @@ def test_a_look_that_fails_is_not_repeated_at_every_tick(
         assert fleet.tick() == []
         fleet.lender.now += TICK
     assert looks.count(("1.0.0", "2026-01-10")) == 1
+
+
+class Lake:
+    """Looks take time on a clock of the test's, by version; some fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.seconds, self.failing = 1000.0, dict[str, float](), set[str]()
+        self.looks = Counter[str]()
+        self._lock, self._real = threading.Lock(), watch.landing
+        monkeypatch.setattr(watch, "landing", self.landing)
+        monkeypatch.setattr(watch, "Budget", lambda: Budget(lambda: self.now))
+        monkeypatch.setattr(budget, "THREADS", 1)
+
+    def landing(self, version: Any, partition: str) -> Any:
+        with self._lock:
+            name = version.manifest.version
+            self.looks[name] += 1
+            self.now += self.seconds.get(name, 0)
+            if name in self.failing:
+                raise InfrastructureError("It timed out.")
+        return self._real(version, partition)
+
+
+@pytest.fixture
+def lake(monkeypatch: pytest.MonkeyPatch) -> Lake:
+    return Lake(monkeypatch)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_slow_lake_costs_a_tick_seconds_and_the_others_nothing(fleet: Any, lake: Lake, fails: bool) -> None:
+    fleet.copy(5)
+    lake.seconds["1.0.0"] = 2
+    lake.failing |= {"1.0.0"} if fails else set()
+    fleet.tick()
+    fleet.land(YESTERDAY)
+    durations, tasks = [], []
+    for _ in range(10):
+        fleet.lender.now += TICK
+        begun = lake.now
+        tasks += fleet.tick()
+        durations.append(lake.now - begun)
+    assert {each.version for each in tasks} >= {f"1.0.{number}" for number in range(1, 5)}
+    assert max(durations) <= 8
+    assert lake.looks["1.0.0"] > 1, "it gets its turn"
+
+
+def test_a_tick_ends_in_time_and_what_is_left_comes_in_the_next_ones(fleet: Any, lake: Lake) -> None:
+    fleet.copy(3)
+    lake.seconds |= {f"1.0.{number}": 0.4 for number in range(3)}
+    durations = []
+    for _ in range(3):
+        begun = lake.now
+        fleet.tick()
+        durations.append(lake.now - begun)
+        fleet.lender.now += TICK
+    assert max(durations) <= 21
+    assert lake.looks.total() >= 3 * 19, "every partition was looked at"
+
+
+def test_a_lake_that_fails_is_left_alone_longer_and_longer_and_looked_at_again(fleet: Any, lake: Lake) -> None:
+    fleet.copy(1)
+    lake.failing.add("1.0.0")
+    ticks = []
+    for number in range(200):
+        before = lake.looks.total()
+        fleet.tick()
+        if lake.looks.total() > before:
+            ticks.append(number)
+        fleet.lender.now += TICK
+    assert len(ticks) < 15
+    lake.failing.clear()
+    fleet.land(YESTERDAY)
+    tasks = []
+    for _ in range(60):
+        tasks += fleet.tick()
+        fleet.lender.now += TICK
+    assert tasks[0].partitions == (YESTERDAY,)
+
+
+def test_the_history_of_a_slow_lake_is_looked_through_in_several_ticks(story: Any, lake: Lake) -> None:
+    story.lender.now = MIDNIGHT + HOUR
+    story.land(*[f"2026-01-{day:02d}" for day in range(1, 20)], at=MIDNIGHT)
+    story.deploy()
+    story.tick()
+    story.runs.finish()
+    lake.seconds["1.0.0"] = 2
+    durations, tasks = [], []
+    while not tasks:
+        begun = lake.now
+        tasks = story.tick()
+        durations.append(lake.now - begun)
+        story.lender.now += TICK
+        assert len(durations) < 50
+    assert tasks[0].trigger == "catch-up"
+    assert len(tasks[0].partitions) == 18
+    assert max(durations) <= 12
+
+
+def test_while_a_tick_is_at_it_another_one_asks_for_nothing(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.copy(1)
+    fleet.land(YESTERDAY)
+    begun, go_on, real = threading.Event(), threading.Event(), watch.landing
+
+    def landing(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(watch, "landing", landing)
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(fleet.watch.tick, fleet.runs)
+        assert begun.wait(60)
+        assert fleet.watch.tick(fleet.runs) == []
+        go_on.set()
+        assert [task.partitions for task in first.result(60)] == [(YESTERDAY,)]

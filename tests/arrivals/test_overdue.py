@@ -207,3 +207,36 @@ def test_a_marker_that_does_not_come_is_named(story: Any) -> None:
     wait_until(story, MIDNIGHT + 6 * HOUR)
     [result] = story.results(YESTERDAY, "pipeline")
     assert "the marker _SUCCESS is not there yet" in result.reason
+
+
+def test_data_that_is_written_for_ever_is_overdue_at_its_deadline_and_cleared_when_it_settles(strict: Any) -> None:
+    rows = strict.lender.rows("x", 40)
+    strict.lender.now = MIDNIGHT + 5 * HOUR
+    while strict.lender.now < MIDNIGHT + 8 * HOUR:
+        strict.land(YESTERDAY, rows=rows, at=strict.lender.now - 5 * SECOND)
+        assert strict.tick() == []
+        strict.lender.now += timedelta(minutes=5)
+    [result] = strict.results(YESTERDAY, "pipeline")
+    assert (result.status, result.live) == ("stale", True)
+    assert "is still being written; a marker (source.ready) would say when it is complete" in result.reason
+    assert [task.partitions for task in strict.go_on(minutes=10)] == [(YESTERDAY,)]
+    assert found(strict) == [("stale", True), ("ok", True)]
+
+
+def test_data_that_is_dated_in_the_future_is_overdue_at_its_deadline(strict: Any) -> None:
+    strict.lender.now = MIDNIGHT + HOUR
+    strict.land(YESTERDAY, at=MIDNIGHT + 365 * DAY)
+    wait_until(strict, MIDNIGHT + 7 * HOUR)
+    [result] = strict.results(YESTERDAY, "pipeline")
+    assert result.status == "stale"
+    assert ".parquet is dated in the future; put it there again" in result.reason
+
+
+def test_a_correction_that_is_being_written_is_not_overdue(strict: Any) -> None:
+    strict.lender.now = MIDNIGHT + HOUR
+    strict.land(YESTERDAY)
+    strict.go_on(minutes=5)
+    strict.lender.now = MIDNIGHT + 7 * HOUR
+    strict.land(YESTERDAY, rows=strict.lender.rows("corrected", 30), at=strict.lender.now + HOUR)
+    wait_until(strict, MIDNIGHT + 7 * HOUR + 30 * timedelta(minutes=1))
+    assert found(strict) == []
