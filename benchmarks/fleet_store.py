@@ -73,7 +73,7 @@ def _fill(put: Put, versions: int) -> None:
         for key, data in deployed(model).items():
             put(REGISTRY, key, data, deployed_at)
         put(STORE, layout.reference(model, VERSION, "0" * 64), b"{}", deployed_at)
-        put(STORE, layout.history_done(model, VERSION), b"", deployed_at)
+        put(STORE, layout.history_done(model, VERSION), partitions()[-1].encode(), deployed_at)
         for day in partitions():
             landed_at = _landed_at(day)
             put(LAKE, f"{model}/{day}/part-00000.parquet", ROWS, landed_at)

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
 from operator import sub
@@ -120,13 +120,28 @@ def _withdraw(settings: Settings, numbers: Sequence[int]) -> None:
 
 
 def arrivals(settings: Settings, instance: dg.DagsterInstance) -> Figures:
-    """A tick of every shard in turn when nothing changed, at the pace of the daemon; and the longest tick before that,
-    in which a process that has just begun takes stock.
+    """A tick of every shard in turn when nothing changed, at the pace of the daemon, and the longest tick before that,
+    in which a process that has just begun takes stock; the same on the next morning, when every version waits for a day.
     """
+    meter = Meter(settings)
+    first, idle = _rounds(settings, instance, meter, NOW)
+    morning = NOW.replace(hour=0, minute=0, second=0) + timedelta(days=1, hours=1)
+    _, waiting = _rounds(settings, instance, meter, morning)
+    return {
+        **_named("arrivals.tick", idle),
+        **_named("arrivals.tick_morning", waiting),
+        "arrivals.first_tick_s": max(cost.wall_s for cost in first),
+    }
+
+
+def _rounds(
+    settings: Settings, instance: dg.DagsterInstance, meter: Meter, begin: datetime
+) -> tuple[list[Cost], list[Cost]]:
+    """Ticks in which every shard takes stock, and then rounds of ticks of all shards."""
     from monitoring_assets.arrivals.watch import SURVEYS
     from monitoring_assets.sensors.arrivals import arrivals_sensor
 
-    meter, now = Meter(settings), [NOW]
+    now = [begin]
     fleet = FleetFile(settings.open_store()).read()
     shards = [fleet.shard(number, settings.shards).members for number in range(settings.shards)]
     sensors = [arrivals_sensor(settings, members, lambda: now[0]) for members in shards]
@@ -138,12 +153,8 @@ def arrivals(settings: Settings, instance: dg.DagsterInstance) -> Figures:
         _expect({done.skip_message for _, done in ticks}, {"nothing has landed that is not done"})
         return [cost for cost, _ in ticks]
 
-    surveying = [round_of_ticks() for _ in range(ceil(max(map(len, shards)) / SURVEYS))]
-    idle = [Cost(*map(sum, zip(*round_of_ticks(), strict=True))) for _ in range(TICKS)]
-    return {
-        **_named("arrivals.tick", idle),
-        "arrivals.first_tick_s": max(cost.wall_s for costs in surveying for cost in costs),
-    }
+    surveying = [cost for _ in range(ceil(max(map(len, shards)) / SURVEYS)) for cost in round_of_ticks()]
+    return surveying, [Cost(*map(sum, zip(*round_of_ticks(), strict=True))) for _ in range(TICKS)]
 
 
 def load(settings: Settings, _: dg.DagsterInstance) -> Figures:
