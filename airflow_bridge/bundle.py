@@ -1,10 +1,11 @@
 """The plans in the store as a versioned bundle of Airflow: what a run started with, it ends with.
 
 A version is the digest of a plan set, and its files are made from the store by that alone, on any worker and at any
-time. When a set holds plans that cannot be used, its other DAGs change and these go on as they were: the version is
-then two digests, ``<set>~<older set>``, and what the first one lacks comes from the second one, the last set that had
-nothing wrong (for want of one the set itself: then those DAGs are left out). The file ``refused.py`` shows the reasons
-among Airflow's import errors. It is looked at again with every refresh, until nothing is wrong.
+time. When a set holds plans that cannot be used, or that this Airflow's limits do not allow, its other DAGs change and
+these go on as they were: the version is then two digests, ``<set>~<older set>``, and what the first one lacks comes
+from the second one, the last set that had nothing wrong (for want of one the set itself: then those DAGs are left out).
+The file ``refused.py`` shows the reasons among Airflow's import errors. It is looked at again with every refresh, until
+nothing is wrong.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from typing import Any
 from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion, get_bundle_tracking_file
 from pydantic import ValidationError
 
-# Not used here: the processor of DAG files forks for every shard, and has then imported it once.
-from airflow_bridge import render  # noqa: F401
+from airflow_bridge import render
 from airflow_bridge.config import Config
 from airflow_bridge.export import CURRENT, plan_key, set_key
 from airflow_bridge.schema import PLAN_LIMIT, PlanSet, decode, digest
@@ -49,6 +49,7 @@ globals().update({{f"dag {{dag_id}}": dag for dag_id, dag in load(__file__, get_
 """
 # What a file imports from Airflow its processor imports once, before it forks; this takes seconds each time otherwise.
 _POD_OPERATOR = "from airflow.providers.cncf.kubernetes.operators import pod\n"
+_AS_BEFORE = "The DAG {} is not as its newest plan says. {}"
 _REFUSED = "# Why airflow has not the newest plan of every DAG.\nraise ImportError({reasons!r})\n"
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class ScorewatchBundle(BaseDagBundle):
     def __init__(self, *, store_uri: str, s3_endpoint: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._store = open_store(store_uri, s3_endpoint=s3_endpoint)
+        self._possible: set[str] = set()
 
     def initialize(self) -> None:
         """Makes the files of the pinned version, or of the newest one.
@@ -90,18 +92,20 @@ class ScorewatchBundle(BaseDagBundle):
         """
         if self.version is not None:
             raise BadInput(f"The bundle {self.name} is pinned to {self.version} and cannot be refreshed.")
-        current = self._current()
+        current, options = self._current(), digest(Config.read().model_dump_json().encode())
         with self.lock():
             state = self._state()
-            if state.get("version") == current and self._newest() is not None:
+            known = {"version": current, "options": options}.items() <= state.items()
+            if known and self._newest() is not None:
                 return
-            good, refused = self._plans(current)
+            good, refused = self._possible_plans(current)
             sound = state.get("sound", current) if refused else current
             version = f"{current}~{sound}" if refused else current
             self._write(version, self._completed(version, good, refused), refused)
-            if version == state.get("version"):
+            found = {"version": version, "sound": sound, "options": options}
+            if found == state:
                 return
-            _replace(self.base_dir / "newest.json", {"version": version, "sound": sound})
+            _replace(self.base_dir / "newest.json", found)
             self._remove_unused(version)
         for reason in refused.values():
             _log.error("bundle %s: %s", self.name, reason)
@@ -126,14 +130,32 @@ class ScorewatchBundle(BaseDagBundle):
             if folder.is_dir():
                 folder.touch()
             else:
-                good, refused = self._plans(version.partition("~")[0])
+                newest, _, older = version.partition("~")
+                # Nothing was refused where it was made, and to find that again takes seconds for a thousand DAGs.
+                good, refused = self._possible_plans(newest) if older else self._plans(newest)
                 self._write(version, self._completed(version, good, refused), refused)
 
     def _completed(self, version: str, good: dict[str, bytes], refused: Iterable[str]) -> dict[str, bytes]:
         """The plans of the version: what is good, and for what is refused the plan of the older set."""
         older = version.partition("~")[2]
-        kept = self._plans(older, only=set(refused))[0] if older else {}
+        kept = self._possible_plans(older, only=set(refused))[0] if older else {}
         return {**good, **kept}
+
+    def _possible_plans(self, sha256: str, only: set[str] | None = None) -> tuple[dict[str, bytes], dict[str, str]]:
+        """As below, and what this Airflow would not make a DAG of cannot be used either."""
+        good, refused = self._plans(sha256, only)
+        config = Config.read()
+        for dag_id, data in list(good.items()):
+            name = digest(data)
+            if name in self._possible:
+                continue
+            reason = render.refusal(decode(data, name), config)
+            if reason is None:
+                self._possible.add(name)
+            else:
+                refused[dag_id] = _AS_BEFORE.format(dag_id, reason)
+                del good[dag_id]
+        return good, refused
 
     def _plans(self, sha256: str, only: set[str] | None = None) -> tuple[dict[str, bytes], dict[str, str]]:
         """By their DAGs the plans of a set, and why others cannot be used. Raises BadInput when the set cannot be."""
@@ -152,9 +174,9 @@ class ScorewatchBundle(BaseDagBundle):
                 data = _fetched(self._store, plan_key(sha256), PLAN_LIMIT)
             plan = decode(data, sha256)
         except BadInput as error:
-            return f"The DAG {dag_id} is not as its newest plan says. {error}"
+            return _AS_BEFORE.format(dag_id, error)
         if plan.dag_id != dag_id:
-            return f"The DAG {dag_id} is not as its newest plan says. The plan {sha256} is one of {plan.dag_id}."
+            return _AS_BEFORE.format(dag_id, f"The plan {sha256} is one of {plan.dag_id}.")
         return data
 
     def _at_hand(self, dag_id: str, sha256: str) -> bytes | None:
@@ -168,8 +190,10 @@ class ScorewatchBundle(BaseDagBundle):
     def _write(self, version: str, plans: dict[str, bytes], refused: dict[str, str]) -> None:
         """Makes the folder of a version, whole or not at all. Whoever calls holds the lock."""
         folder = self.versions_dir / version
-        lacking = (folder / "refused.py").exists() and not refused
-        if folder.is_dir() and not lacking:
+        reasons = "\n".join(refused[name] for name in sorted(refused))
+        file = _REFUSED.format(reasons=reasons) if refused else ""
+        other = folder.is_dir() and _read(folder / "refused.py") != file
+        if folder.is_dir() and not other:
             folder.touch()
             return
         config = Config.read()
@@ -184,9 +208,8 @@ class ScorewatchBundle(BaseDagBundle):
         for dag_id, plan in plans.items():
             (making / "plans" / f"{dag_id}.json").write_bytes(plan)
         if refused:
-            reasons = "\n".join(refused[name] for name in sorted(refused))
-            (making / "refused.py").write_text(_REFUSED.format(reasons=reasons), encoding="utf-8")
-        if lacking:
+            (making / "refused.py").write_text(file, encoding="utf-8")
+        if other:
             folder.rename(making.with_name(f"{making.name}-old"))
         making.rename(folder)
 
@@ -239,6 +262,13 @@ def _plan_set(data: bytes, sha256: str) -> PlanSet:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the set"
         raise BadInput(f"The plan set {sha256} cannot be used: {where}: {first['msg']}. Export it again.") from None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def _age(folder: Path) -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_bridge.config import Config
 from airflow_bridge.schema import DagPlan, Key, Task, decode, digest
 from airflow_bridge.timetable import PartitionTimetable
+from resources.errors import BadInput
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, Asset, BaseOperator
@@ -32,7 +33,8 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 def load(file: str, dag_id: str | None) -> dict[str, DAG]:
     """The DAGs of the shard whose loader is ``file``, by their ids; with a ``dag_id`` that one only.
 
-    The plans are in the folder ``plans`` beside it. One that cannot be rendered is left out with a warning.
+    The plans are in the folder ``plans`` beside it. One that cannot be rendered is left out with a warning: the bundle
+    lets none through, if it has the same configuration.
     """
     loader = Path(file)
     config = Config.read()
@@ -56,6 +58,15 @@ def _rendered(files: list[Path], config: Config) -> Iterator[tuple[str, DAG]]:
             # Whatever is wrong with this one, the others are to be there.
             _log.exception("the DAG %s is left out", path.stem)
             warnings.warn(f"The DAG {path.stem} is left out: {type(error).__name__}: {error}", stacklevel=2)
+
+
+def refusal(plan: DagPlan, config: Config) -> str | None:
+    """Why the plan cannot be a DAG in this Airflow, such as what it asks for beyond the limits; None when it can."""
+    try:
+        dag(plan, config)
+    except Exception as error:
+        return str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
+    return None
 
 
 def shard_of(dag_id: str, shards: int) -> int:
@@ -89,6 +100,8 @@ def dag(plan: DagPlan, config: Config) -> DAG:
         catchup=False,
         max_active_runs=ACTIVE_RUNS + config.wait_days * (24 if plan.partitions.every == "hour" else 1),
         allowed_run_types=[*RUN_TYPES, "scheduled"] if plan.scheduled else list(RUN_TYPES),
+        # Else Airflow would keep what was made of it until an operator is refused, and run that.
+        auto_register=False,
     )
     with found:
         operators: dict[str, BaseOperator] = {}

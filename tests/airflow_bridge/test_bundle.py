@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_bridge.export import CURRENT, plan_key, set_key
-from airflow_bridge.schema import PLAN_LIMIT, DagPlan, canonical, digest, encode
+from airflow_bridge.schema import PLAN_LIMIT, DagPlan, Resources, canonical, digest, encode
 from resources.object_store import ObjectStore, open_store
 from tests.airflow_bridge.conftest import Inside
 from tests.airflow_bridge.plans import plan, point_to, publish
@@ -33,11 +33,13 @@ class Machine:
     store_uri: str
     s3_endpoint: str | None = None
     name: str = field(default_factory=lambda: f"b{uuid4().hex[:8]}")
+    environ: dict[str, str] = field(default_factory=dict)
 
     def call(self, method: str, version: str | None = None) -> dict[str, Any]:
         """What a new bundle is like after the call, its version's files too, as texts."""
         place = {"store_uri": self.store_uri, "s3_endpoint": self.s3_endpoint}
-        found = self.inside("bundles.call", method=method, name=self.name, version=version, **place)
+        own = {"name": self.name, "version": version, "environ": self.environ}
+        found = self.inside("bundles.call", method=method, **own, **place)
         path = Path(found["path"])
         files = {str(file.relative_to(path)): file.read_text() for file in path.rglob("*") if file.is_file()}
         return {**found, "files": files}
@@ -105,17 +107,19 @@ def test_a_loader_gives_the_dags_of_its_shard(inside: Inside, machine: Machine, 
     assert sorted(dag_id for shard in shards for dag_id in shard) == ["a_1.0.0", "b_1.0.0"]
 
 
+KUBERNETES = {
+    "AIRFLOW__SCOREWATCH__EXECUTION": "kubernetes",
+    "AIRFLOW__SCOREWATCH__IMAGE": f"registry.lender.example/scorewatch@sha256:{'0' * 64}",
+    "AIRFLOW__SCOREWATCH__NAMESPACE": "scorewatch",
+    "AIRFLOW__SCOREWATCH__SERVICE_ACCOUNT": "scorewatch",
+}
+
+
 def test_pods_import_their_operator_where_the_dag_processor_sees_it(
     start_inside: Callable[..., Inside], store: ObjectStore
 ) -> None:
     publish(store, A)
-    kubernetes = {
-        "AIRFLOW__SCOREWATCH__EXECUTION": "kubernetes",
-        "AIRFLOW__SCOREWATCH__IMAGE": f"registry.lender.example/scorewatch@sha256:{'0' * 64}",
-        "AIRFLOW__SCOREWATCH__NAMESPACE": "scorewatch",
-        "AIRFLOW__SCOREWATCH__SERVICE_ACCOUNT": "scorewatch",
-        "AIRFLOW__SCOREWATCH__SHARDS": "3",
-    }
+    kubernetes = {**KUBERNETES, "AIRFLOW__SCOREWATCH__SHARDS": "3"}
 
     found = Machine(start_inside(**kubernetes), store.uri).refreshed()
 
@@ -281,6 +285,44 @@ def test_a_bad_plan_of_a_new_dag_is_left_out(machine: Machine, store: ObjectStor
 
     assert (found["version"], plans_in(found)) == (f"{current}~{current}", of(A))
     assert "The DAG b_1.0.0 is not as its newest plan says." in found["files"]["refused.py"]
+
+
+def test_a_plan_beyond_the_limits_leaves_its_dag_as_it_was_for_every_worker_too(
+    machine: Machine, store: ObjectStore
+) -> None:
+    machine = replace(machine, environ=KUBERNETES)
+    sound = publish(store, A, B)
+    machine.refreshed()
+    current = publish(store, NEW_A, asking(B, cpu=8))
+
+    found = machine.refreshed()
+
+    assert (found["version"], plans_in(found)) == (f"{current}~{sound}", of(NEW_A, B))
+    assert "asks for 8 cores, and at most 4 are allowed" in found["files"]["refused.py"]
+    worker = replace(machine, name=f"{machine.name}-worker").call("initialize", version=found["version"])
+    assert worker["files"] == found["files"]
+
+
+def test_other_limits_are_asked_about_the_plans_that_are_there(machine: Machine, store: ObjectStore) -> None:
+    low = replace(machine, environ=KUBERNETES)
+    high = replace(machine, environ={**KUBERNETES, "AIRFLOW__SCOREWATCH__MAX_CPU": "16"})
+    greedy = asking(B, cpu=8)
+    current = publish(store, A, greedy)
+    assert plans_in(high.refreshed()) == of(A, greedy)
+
+    lowered = low.refreshed()
+
+    assert (lowered["version"], plans_in(lowered)) == (f"{current}~{current}", of(A))
+    assert "b_1.0.0" in lowered["files"]["refused.py"]
+    raised = high.refreshed()
+    assert (raised["version"], plans_in(raised)) == (current, of(A, greedy))
+
+
+def asking(found: DagPlan, cpu: float) -> DagPlan:
+    """The plan, when its first task asks for so many cores."""
+    first, *others = found.tasks
+    first = first.model_copy(update={"resources": Resources(cpu=cpu, memory_mib=1024)})
+    return found.model_copy(update={"tasks": (first, *others)})
 
 
 def test_what_is_wrong_stays_away_from_the_last_sound_set_however_many_sets_come(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from airflow_bridge.schema import Before, DagPlan, Resources
 from resources.object_store import ObjectStore, open_store
 from tests.airflow_bridge.conftest import Inside
 from tests.airflow_bridge.plans import plan, publish
@@ -40,8 +41,20 @@ class Deployment:
         return dict(self.rows("select dag_id, count(*) from dag_version group by dag_id"))
 
 
+KUBERNETES = {
+    "AIRFLOW__SCOREWATCH__EXECUTION": "kubernetes",
+    "AIRFLOW__SCOREWATCH__IMAGE": f"registry.lender.example/scorewatch@sha256:{'0' * 64}",
+    "AIRFLOW__SCOREWATCH__NAMESPACE": "scorewatch",
+    "AIRFLOW__SCOREWATCH__SERVICE_ACCOUNT": "scorewatch",
+}
+
+
 @pytest.fixture
 def deployment(start_inside: Callable[..., Inside], tmp_path: Path) -> Deployment:
+    return deployed(start_inside, tmp_path)
+
+
+def deployed(start_inside: Callable[..., Inside], tmp_path: Path, **options: str) -> Deployment:
     store = open_store(f"file://{tmp_path}/store")
     bundle = {
         "name": "scorewatch",
@@ -52,6 +65,7 @@ def deployment(start_inside: Callable[..., Inside], tmp_path: Path) -> Deploymen
         AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps([bundle]),
         # By default a DAG is not written twice within 30 seconds.
         AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL="0",
+        **options,
     )
     inside.airflow("db", "migrate")
     return Deployment(inside, store)
@@ -85,6 +99,39 @@ def test_a_bad_plan_is_an_import_error_of_its_own_and_every_dag_is_there(deploym
     assert "The DAG b_1.0.0 is not as its newest plan says." in message
     dags = deployment.rows("select dag_id, is_stale, has_import_errors from dag order by dag_id")
     assert dags == [("a_1.0.0", 0, 0), ("b_1.0.0", 0, 0), ("c_1.0.0", 0, 0)]
+
+
+def test_what_the_limits_of_pods_do_not_allow_is_an_import_error_and_no_dag_that_lacks_tasks(
+    start_inside: Callable[..., Inside], tmp_path: Path
+) -> None:
+    deployment = deployed(start_inside, tmp_path, **KUBERNETES)
+    publish(deployment.store, A, B)
+    deployment.process()
+    greedy = with_task(B, 0, resources=Resources(cpu=8, memory_mib=1024))
+    image = f"evil.example/model@sha256:{'0' * 64}"
+    own_image = with_task(plan("c_1.0.0"), 1, before=Before(image=image, arguments=("features", "c", "1.0.0")))
+    publish(deployment.store, plan("a_1.0.0", description="Another text."), greedy, own_image)
+
+    deployment.process()
+
+    ((file, message),) = deployment.rows("select filename, stacktrace from import_error")
+    assert file == "refused.py"
+    assert "The task features of b_1.0.0 asks for 8 cores, and at most 4 are allowed." in message
+    assert f"The task scores of c_1.0.0 has the image {image}, and none is allowed." in message
+    dags = deployment.rows("select dag_id, is_stale, description from dag order by dag_id")
+    assert dags == [("a_1.0.0", 0, "Another text."), ("b_1.0.0", 0, "Nano loans in Kenya.")]
+    documents = deployment.rows("select dag_id, data from serialized_dag")
+    tasks = {
+        dag_id: {each["__var"]["task_id"] for each in json.loads(data)["dag"]["tasks"]} for dag_id, data in documents
+    }
+    assert tasks == {name: {"features", "scores", "monitoring"} for name in ("a_1.0.0", "b_1.0.0")}
+
+
+def with_task(found: DagPlan, number: int, **changes: Any) -> DagPlan:
+    """The plan with one of its tasks changed."""
+    tasks = list(found.tasks)
+    tasks[number] = tasks[number].model_copy(update=changes)
+    return found.model_copy(update={"tasks": tuple(tasks)})
 
 
 def test_assets_and_their_tasks_are_there_for_the_lineage(deployment: Deployment) -> None:

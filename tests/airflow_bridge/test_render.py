@@ -226,6 +226,21 @@ def test_a_plan_that_cannot_be_rendered_is_left_out_with_a_warning_and_the_other
     ]
 
 
+def test_airflow_keeps_nothing_of_a_plan_that_is_refused_after_its_first_tasks(
+    inside: Inside, folder: Callable[..., Path]
+) -> None:
+    taken = dumped(plan("taken_1.0.0", scheduled=True, waits=True))
+    taken["tasks"][0]["id"], taken["tasks"][1]["upstream"] = "wait_for_data", ["wait_for_data"]
+    path = folder({"good_1.0.0": encode(plan("good_1.0.0")), "taken_1.0.0": json.dumps(taken).encode()})
+    (path / ".airflowignore").write_text("plans/\n")
+    for loader in path.glob("shard_*.py"):
+        loader.write_text(
+            "# airflow DAG\nfrom airflow_bridge.render import load\nglobals().update(load(__file__, None))\n"
+        )
+
+    assert inside("rendering.bag", folder=str(path)) == {"good_1.0.0": ["features", "monitoring", "scores"]}
+
+
 def test_at_the_start_of_a_task_its_dag_alone_is_made(inside: Inside, folder: Callable[..., Path]) -> None:
     plans = {f"model-{number}_1.0.0": encode(plan(f"model-{number}_1.0.0")) for number in range(200)}
     version = folder(plans | {"broken_1.0.0": b"{"})

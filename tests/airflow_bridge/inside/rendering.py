@@ -6,8 +6,10 @@ import importlib
 import json
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
+from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_bridge import render
@@ -29,6 +31,13 @@ def load(file: str, dag_id: str | None = None) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     messages = [str(each.message) for each in caught if "is left out" in str(each.message)]
     return {"dags": sorted(dags), "warnings": messages, "seconds": seconds}
+
+
+def bag(folder: str) -> dict[str, list[str]]:
+    """The tasks of each DAG that Airflow finds in a version's folder."""
+    found = DagBag(dag_folder=folder, bundle_path=Path(folder), bundle_name="scorewatch")
+    assert found.import_errors == {}
+    return {dag_id: sorted(dag.task_ids) for dag_id, dag in found.dags.items()}
 
 
 def delays(dag_ids: list[str], limit: int) -> list[int]:
