@@ -98,6 +98,8 @@ def dag(plan: DagPlan, config: Config) -> DAG:
         tags=sorted(plan.tags),
         default_args={"owner": plan.owner},
         catchup=False,
+        # Airflow's default is to pause what is new, and then nothing that is asked for ever starts.
+        is_paused_upon_creation=False,
         max_active_runs=ACTIVE_RUNS + config.wait_days * (24 if plan.partitions.every == "hour" else 1),
         allowed_run_types=[*RUN_TYPES, "scheduled"] if plan.scheduled else list(RUN_TYPES),
         # Else Airflow would keep what was made of it until an operator is refused, and run that.

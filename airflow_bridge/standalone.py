@@ -101,8 +101,6 @@ def environment(store: str, home: Path, command: str, port: int, environ: Mappin
         "CORE__DAGS_FOLDER": str(home / "dags"),
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": str(max(2, os.cpu_count() or 2)),
-        # They would neither backfill nor run by hand; the timetable alone decides whether anything is scheduled.
-        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "CORE__FERNET_KEY": "",

@@ -134,6 +134,14 @@ def with_task(found: DagPlan, number: int, **changes: Any) -> DagPlan:
     return found.model_copy(update={"tasks": tuple(tasks)})
 
 
+def test_a_new_version_runs_in_an_airflow_that_pauses_new_dags_by_default(deployment: Deployment) -> None:
+    publish(deployment.store, A, plan("b_1.0.0", scheduled=True))
+
+    deployment.process()
+
+    assert deployment.rows("select dag_id, is_paused from dag order by dag_id") == [("a_1.0.0", 0), ("b_1.0.0", 0)]
+
+
 def test_assets_and_their_tasks_are_there_for_the_lineage(deployment: Deployment) -> None:
     publish(deployment.store, A)
     deployment.process()
