@@ -33,7 +33,7 @@ ATTEMPTS = 12
 """Newest attempts of one kind that are read, at most."""
 
 _UPSTREAM_FIRST = (SOURCE, RUN, *CHECKS)
-_ASSETS = {
+_ASSETS: dict[str, set[str]] = {
     "pipeline": {SOURCE, RUN},
     **{kind: {asset for asset, check in CHECKS.items() if check == kind} for kind in CHECKS.values()},
 }

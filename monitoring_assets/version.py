@@ -11,7 +11,7 @@ from monitoring_assets import layout
 from monitoring_assets.datasets import Current, DatasetPath, read_current
 from monitoring_assets.manifest import Manifest, identity_digest
 from monitoring_assets.partitions import PartitionCalendar
-from monitoring_assets.results import is_live
+from monitoring_assets.results import Kind, is_live
 from monitoring_assets.stability.profile import ReferenceProfile
 from resources.object_store import ObjectStore
 from resources.registry import VersionFiles
@@ -19,7 +19,7 @@ from resources.settings import Settings
 
 Clock = Callable[[], datetime]
 FEATURES, SCORES, DISTRIBUTION, PSI, CSI = "features", "scores", "distribution", "psi", "csi"
-CHECKS = {FEATURES: "quality", SCORES: "quality", DISTRIBUTION: "quality", PSI: "psi", CSI: "csi"}
+CHECKS: dict[str, Kind] = {FEATURES: "quality", SCORES: "quality", DISTRIBUTION: "quality", PSI: "psi", CSI: "csi"}
 """The one check of each asset, by its kind."""
 
 CODE_VERSIONS = {FEATURES: "1", SCORES: "1", DISTRIBUTION: "1", PSI: "3", CSI: "3"}

@@ -11,7 +11,7 @@ from monitoring_assets.assets.history import Distributions
 from monitoring_assets.assets.outcome import Outcome, skipped
 from monitoring_assets.fleet_defaults import DefaultsFile
 from monitoring_assets.results import Result, Trigger, write_result
-from monitoring_assets.version import CSI, DISTRIBUTION, FEATURES, PSI, SCORES, ModelVersion
+from monitoring_assets.version import CHECKS, CSI, DISTRIBUTION, FEATURES, PSI, SCORES, ModelVersion
 
 ORDER = (FEATURES, SCORES, DISTRIBUTION, PSI, CSI)
 UPSTREAM = {SCORES: FEATURES, DISTRIBUTION: SCORES, PSI: DISTRIBUTION, CSI: DISTRIBUTION}
@@ -31,26 +31,21 @@ def run(
 ) -> Iterator[list[Recorded]]:
     """Materialise ``assets`` for ``partitions`` (oldest first), asset after asset; yields as results are written.
 
-    A partition that is missing or blocked gets its results and does not stop the others. A blocked partition leaves
-    ``insufficient_data`` for psi and csi even when these were not asked for: nobody else would.
+    A partition that is missing or blocked gets its results and does not stop the others. It leaves
+    ``insufficient_data`` for all that comes after, also when that was not asked for: where stages are run one by one,
+    nobody else would.
     """
     distributions = Distributions(version)
     grace = DefaultsFile(version.store).read().grace_hours.of(version.calendar.every) if trigger == "arrival" else None
     done: dict[str, dict[str, Outcome]] = {asset: {} for asset in ORDER}
     for asset in ORDER:
         if asset in assets:
-            for outcomes in _materialise(version, asset, partitions, done, distributions, force=force):
-                done[asset] |= {outcome.partition: outcome for outcome in outcomes}
-                yield [
-                    record(version, outcome, trigger, grace, _arrival(done, outcome.partition)) for outcome in outcomes
-                ]
-    for partition, outcome in _blocked(done).items():
-        arrived_at = _arrival(done, partition)
-        yield [
-            record(version, skipped(kind, partition, kind, outcome, outcome.asset), trigger, grace, arrived_at)  # type: ignore[arg-type]
-            for kind in (PSI, CSI)
-            if kind not in assets
-        ]
+            made = _materialise(version, asset, partitions, done, distributions, force=force)
+        else:
+            made = iter([_behind(asset, done)])
+        for outcomes in made:
+            done[asset] |= {outcome.partition: outcome for outcome in outcomes}
+            yield [record(version, outcome, trigger, grace, _arrival(done, outcome.partition)) for outcome in outcomes]
 
 
 def _materialise(
@@ -92,13 +87,22 @@ def _chunks(partitions: Sequence[str]) -> Iterator[Sequence[str]]:
     return (partitions[start : start + CHUNK] for start in range(0, len(partitions), CHUNK))
 
 
-def _blocked(done: dict[str, dict[str, Outcome]]) -> dict[str, Outcome]:
-    found: dict[str, Outcome] = {}
-    for asset in ORDER:
-        for partition, outcome in done[asset].items():
-            if outcome.state == "blocked":
-                found.setdefault(partition, outcome)
-    return found
+def _behind(asset: str, done: dict[str, dict[str, Outcome]]) -> list[Outcome]:
+    """What the asset would be of partitions that ended before it, had it been asked for."""
+    if asset not in UPSTREAM:
+        return []
+    upstream = UPSTREAM[asset]
+    stopped = {
+        partition
+        for outcomes in done.values()
+        for partition, outcome in outcomes.items()
+        if outcome.state in ("missing", "blocked")
+    }
+    return [
+        skipped(asset, partition, CHECKS[asset], outcome, upstream)
+        for partition, outcome in done[upstream].items()
+        if partition in stopped and not outcome.usable
+    ]
 
 
 def _arrival(done: dict[str, dict[str, Outcome]], partition: str) -> datetime | None:

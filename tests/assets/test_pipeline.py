@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -122,18 +123,55 @@ def test_corrected_data_replaces_and_never_appends(
     assert attempts(version, DAYS[0], "psi")[-1].attempt == 1
 
 
-def test_blocked_features_leave_results_of_every_kind_even_when_run_alone(
-    lender: Any, run: Any, attempts: Any, version: Any
+@pytest.mark.parametrize("data", [b"no Parquet", None], ids=["blocked", "missing"])
+def test_features_that_end_it_leave_results_of_every_asset_even_when_run_alone(
+    lender: Any, run: Any, attempts: Any, version: Any, data: bytes | None
 ) -> None:
-    lender.land(DAY, b"no Parquet")
-    recorded = run(version, [DAY], ("features",), trigger="arrival")
-    assert set(recorded) == {("features", DAY), ("psi", DAY), ("csi", DAY)}
-    for kind in ("psi", "csi"):
-        [result] = attempts(version, DAY, kind)
+    day = DAY if data else "2026-01-04"
+    if data:
+        lender.land(day, data)
+    recorded = run(version, [day], ("features",), trigger="arrival")
+    assert set(recorded) == {(asset, day) for asset in ALL}
+    why = recorded["features", day].result.reason
+    for asset in ALL[1:]:
+        [result] = attempts(version, day, KIND[asset], asset)
         assert (result.status, result.metrics) == ("insufficient_data", ())
-        assert result.reason.startswith("features is blocked: 0.parquet: ")
-    run(version, [DAY], ("features",), trigger="arrival")
-    assert [len(attempts(version, DAY, kind)) for kind in ("psi", "csi", "quality")] == [1, 1, 1]
+        assert result.reason.endswith(f"features is {'blocked' if data else 'missing'}: {why}")
+    run(version, [day], ("features",), trigger="arrival")
+    assert [len(attempts(version, day, KIND[asset], asset)) for asset in ALL] == [1] * 5
+
+
+def test_stages_that_are_run_one_by_one_leave_what_a_run_of_the_range_leaves(
+    lender: Any, run: Any, version: Any
+) -> None:
+    """As Airflow runs them: a stage begins when the one before it was well. Of one day data is missing, one is bad."""
+    from resources.object_store import open_store
+
+    days = [*DAYS, "2026-01-04", "2026-01-05"]
+    lender.land(days[-1])
+    lender.land(DAY, b"no Parquet")
+    run(version, days)
+
+    elsewhere = replace(version, store=open_store(f"{lender.settings.store_uri}-again"))
+    for day in days:
+        for stage in (ALL[:1], ALL[1:2], ALL[2:]):
+            recorded = run(elsewhere, [day], stage)
+            if not all(each.outcome.usable for each in recorded.values()):
+                break
+
+    assert found(elsewhere.store) == found(version.store)
+    assert len(found(version.store)) == 5 * 5 + 3 * 5, "results of all days, and pointers of three"
+
+
+def found(store: Any) -> dict[str, Any]:
+    """Results, but for when and why they were made, and pointers as they are."""
+    everything = {info.key: store.get(info.key).data for info in store.list()}
+    results = {key: json.loads(data) for key, data in everything.items() if key.startswith("results/")}
+    pointers = {key: data for key, data in everything.items() if key.endswith("/current.json")}
+    outside = ("attempt", "recorded_at", "trigger", "live")
+    return pointers | {
+        key: {name: value for name, value in result.items() if name not in outside} for key, result in results.items()
+    }
 
 
 def test_a_blocked_correction_leaves_the_partition_as_it_was(

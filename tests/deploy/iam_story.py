@@ -222,7 +222,7 @@ def stormy(scene: Installation, recorder: Recorder) -> None:
 
 
 def kept_back(scene: Installation, recorder: Recorder) -> None:
-    """A bad artefact, which a service hears of only when asked again, definitions that clash, a bad manifest; all mended."""
+    """A bad artefact, of which a service hears when asked again, definitions that clash, a bad manifest; all mended."""
     files, bad = f"{BROKEN}/1.0.0", b"no model"
     registry = scene.settings("owners").open_registry()
     scene.register(BROKEN)

@@ -21,7 +21,7 @@ from resources.object_store import open_store
 from tests.e2e.airflow_stack import until
 
 DAYS = [f"2025-03-{day:02d}" for day in range(1, 6)]
-DUPLICATED = "2025-03-06"
+DUPLICATED, ABSENT = "2025-03-06", "2025-03-07"
 STAGES = ("features", "scores", "monitoring")
 SMALL, OTHER, REMOTE = "small__1_0_0", "other__1_0_0", "remote__1_0_0"
 KINDS = {("quality", "features"), ("quality", "scores"), ("quality", "distribution"), ("psi", "psi"), ("csi", "csi")}
@@ -73,14 +73,14 @@ def test_what_cannot_succeed_is_not_tried_again(exported: Any) -> None:
 def test_a_backfill_leaves_what_scorewatch_backfill_leaves(
     exported: Any, new_machine: Callable[[], Any], tmp_path: Path
 ) -> None:
-    """Beside a manual run of one of its days, and while a version comes and goes."""
-    span = {"from_date": f"{DAYS[0]}T00:00:00Z", "to_date": f"{DAYS[-1]}T00:00:00Z"}
+    """Of days that are good, bad and missing, beside a manual run of one, and while a version comes and goes."""
+    span = {"from_date": f"{DAYS[0]}T00:00:00Z", "to_date": f"{ABSENT}T00:00:00Z"}
     again = {"reprocess_behavior": "completed"}
     exported.ask("POST", "/backfills", {"dag_id": SMALL, **span, **again})
     manual = exported.run(SMALL, DAYS[1])
     alone = new_machine()
-    code, _, err = alone.backfill("small").finish(120)
-    assert code == 0, err
+    code, _, err = alone.backfill("small", ABSENT).finish(120)
+    assert code == 3, err
 
     newer = folder_of(exported.machine, "small", tmp_path, version="2.0.0")
     code, _, err = exported.machine.run("register", str(newer.parent))
@@ -93,9 +93,12 @@ def test_a_backfill_leaves_what_scorewatch_backfill_leaves(
     assert exported.ask("GET", "/dags/small__2_0_0")["is_stale"]
 
     made = {run["partition_key"]: run["dag_run_id"] for run in exported.runs(SMALL) if run["run_type"] == "backfill"}
-    assert set(made) == set(DAYS)
-    assert {exported.finished(SMALL, run) for run in (*made.values(), manual)} == {"success"}
+    assert set(made) == {*DAYS, DUPLICATED, ABSENT}
+    ends = {day: exported.finished(SMALL, run) for day, run in made.items()}
+    assert {day for day, end in ends.items() if end == "failed"} == {DUPLICATED, ABSENT}
+    assert exported.finished(SMALL, manual) == "success"
     assert findings(exported.machine, "small") == findings(alone, "small")
+    assert len(findings(alone, "small")) == len(made) * len(KINDS)
     assert pointers(exported.machine, "small") == pointers(alone, "small")
     assert exported.machine.recorded("small") == {asset: set(DAYS) for asset in CHECKS}
     assert attempts(exported.machine, "small", DAYS[1]) == dict.fromkeys(KINDS, 1)
@@ -187,8 +190,8 @@ def attempts(machine: Any, model: str, partition: str) -> dict[tuple[str, str], 
 
 
 def findings(machine: Any, model: str) -> dict[tuple[str, ...], str]:
-    """What stands in the end about the five days."""
-    return {key: found[-1].digest for key, found in results(machine, model).items() if key[0] in DAYS}
+    """What stands in the end about every day."""
+    return {key: found[-1].digest for key, found in results(machine, model).items()}
 
 
 def pointers(machine: Any, model: str) -> dict[str, bytes]:
