@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_bridge.config import Config
-from airflow_bridge.schema import DagPlan, Key, Task, decode, digest
+from airflow_bridge.schema import ACTIVE_RUNS, DagPlan, Key, Task, decode, digest
 from airflow_bridge.timetable import PartitionTimetable
 from resources.errors import BadInput
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 RUN_TYPES = ("asset_materialization", "backfill", "manual")
 """Those for which people or REST calls give a partition's key."""
-ACTIVE_RUNS = 16
-"""Of one DAG, beside those that wait for late data: they take no worker, and must not keep later ones from running."""
 RETRY_DELAY = timedelta(minutes=1)
 LONGEST_RETRY_DELAY = timedelta(minutes=30)
 

@@ -20,6 +20,11 @@ PLAN_LIMIT = 256_000
 """Bytes of one plan."""
 ID_LENGTH = 200
 """Airflow's limit is 250; a task's id stands in file names and labels too."""
+ACTIVE_RUNS = 16
+"""Of one DAG, beside those that wait for late data: they take no worker, and must not keep later ones from running."""
+
+COMMAND, PREPARING = "run", "features"
+"""The runner's commands that a task, and what is prepared for an image before it, may consist of: no others."""
 
 Every = Literal["hour", "day", "week", "month"]
 
@@ -197,11 +202,26 @@ def decode(data: bytes, sha256: str) -> DagPlan:
     if digest(data) != sha256:
         raise BadInput(f"The plan {sha256} has the digest {digest(data)}: it was changed after it was exported.")
     try:
-        return DagPlan.model_validate_json(data)
+        plan = DagPlan.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the plan"
         raise BadInput(f"The plan {sha256} cannot be used: {where}: {first['msg']}. Export it again.") from None
+    for command, allowed in _commands(plan):
+        if command != allowed:
+            raise BadInput(
+                f"The plan {sha256} cannot be used: it would have the runner {command!r}, and may have it "
+                f"{allowed!r}. Export it again."
+            )
+    return plan
+
+
+def _commands(plan: DagPlan) -> Iterator[tuple[str, str]]:
+    """What the plan would have the runner do, and what it may."""
+    for task in plan.tasks:
+        yield task.arguments[0], COMMAND
+        if task.before is not None:
+            yield task.before.arguments[0], PREPARING
 
 
 class PlanSet(_Strict):

@@ -170,6 +170,22 @@ def test_a_link_that_is_no_web_address_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "command", ["silence", "publish", "register", "update", "storage", "up", "features", "Run", "run ", "--help", "-c"]
+)
+def test_a_task_runs_partitions_and_has_no_other_command_of_the_runner(command: str) -> None:
+    message = refusal(changed("tasks.0.arguments.0", command))
+
+    assert f"it would have the runner {command!r}, and may have it 'run'" in message
+
+
+@pytest.mark.parametrize("command", ["run", "silence", "backfill"])
+def test_for_an_image_features_are_prepared_and_nothing_else_is_done(command: str) -> None:
+    before = {"image": f"registry.example/models/score@sha256:{'ab' * 32}", "arguments": [command, "ke"]}
+
+    assert "may have it 'features'" in refusal(changed("tasks.1.before", before))
+
+
+@pytest.mark.parametrize(
     ("field", "value", "said"),
     [
         ("description", "x" * 4_001, "description"),
