@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from monitoring_assets.partitions import Frequency
 from monitoring_assets.results import Trigger
@@ -23,6 +24,14 @@ TRIES = 5
 
 TOGETHER = 3
 """Runs of several partitions that died, after which each half of them gets runs of its own: one may be to blame."""
+
+
+class Capacity(NamedTuple):
+    """How much of the past an orchestrator takes: partitions of one task, and of all tasks together now."""
+
+    task: int = CHUNK
+    now: int = sys.maxsize
+
 
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 _PATIENT = 12

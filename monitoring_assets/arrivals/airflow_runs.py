@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from airflow_bridge.ready import DONE, ready_key
+from airflow_bridge.schema import ACTIVE_RUNS
 from monitoring_assets import layout
-from monitoring_assets.arrivals.agenda import Attempt, Task
+from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Member, Name
 from resources.airflow import UNFINISHED, Airflow, DagRun
@@ -23,6 +24,11 @@ SCHEDULED = "scheduled"
 OTHERS = ("asset_materialization", "backfill", "manual")
 """Types of the runs that the timetable does not make; they do not wait for data."""
 THREADS = 8
+PAST = 16
+"""Runs of the past under way in all of Airflow: half of the tasks that it works on at once as it ships (`[core]
+parallelism`), so that what arrives finds room, however many versions are new."""
+PAST_AT_ONCE = ACTIVE_RUNS // 2
+"""Of one task: what arrives would come after those of its DAG that are not active yet."""
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -51,15 +57,24 @@ class AirflowRuns:
         self._dags = {each.name: each.manifest.slug for each in members}
         self._names = {slug: name for name, slug in self._dags.items()}
         self._told: dict[Name, set[str]] = {}
+        self._past = 0
 
     def busy(self) -> Mapping[Name, set[str]]:
         """Versions with runs in the queue or at work, and what triggered these; not those that the timetable made."""
         found: dict[Name, set[str]] = defaultdict(set)
+        past = 0
         for run in self._airflow.runs(state=UNFINISHED, run_type=OTHERS):
-            name = self._names.get(run.dag_id)
+            name, reason = self._names.get(run.dag_id), str((run.conf or {}).get("reason", "backfill"))
+            # Also those of versions that others watch.
+            past += reason == "catch-up"
             if name is not None:
-                found[name].add(str((run.conf or {}).get("reason", "backfill")))
+                found[name].add(reason)
+        self._past = past
         return found
+
+    def capacity(self) -> Capacity:
+        """How much of the past Airflow takes, as of the last time that it was asked what is busy."""
+        return Capacity(PAST_AT_ONCE, PAST - self._past)
 
     def of(self, keys: Sequence[str]) -> Mapping[str, Attempt]:
         """What became of tasks; those that nobody asked for yet are left out."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from monitoring_assets import layout
-from monitoring_assets.arrivals.agenda import Attempt, Task
+from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.arrivals.asking import ROUNDS, Queue, again
 from monitoring_assets.arrivals.budget import LEFT, Budget, at_once, fair, guarded, note_failures
 from monitoring_assets.arrivals.dying import remember_dying, report_dying_history, report_recovered
@@ -44,6 +45,9 @@ class Attempts(Protocol):
     def of(self, keys: Sequence[str]) -> Mapping[str, Attempt]:
         """What became of tasks; those that nobody asked for yet are left out."""
 
+    def capacity(self) -> Capacity:
+        """How much of the past it takes, as of the last time that it was asked what is busy."""
+
 
 class Watch:
     """The versions of one shard. Losing it loses nothing: it takes stock of the store again."""
@@ -52,6 +56,7 @@ class Watch:
         self._store, self._clock = settings.open_store(), clock
         self._defaults = DefaultsFile(self._store)
         self._ticking = threading.Lock()
+        self._room = 0
         newest_first = sorted(members, key=lambda each: each.deployed_at, reverse=True)
         self._watched = [
             Watched(DeployedVersion(each.manifest, each.digest, self._store, settings, clock), each, len(members))
@@ -74,6 +79,10 @@ class Watch:
 
     def _tick(self, attempts: Attempts, budget: Budget) -> list[Task]:
         busy = attempts.busy()
+        length, self._room = attempts.capacity()
+        for each in self._watched:
+            # Another orchestrator than before takes stretches of another length.
+            each.surveyed, each.at_once = each.surveyed and each.at_once == length, length
         back = names_kept_back(self._store, "onboarding")
         grace_hours = self._defaults.read().grace_hours
         for each in self._watched:
@@ -207,15 +216,25 @@ class Watch:
             found = known.get(task.key)
             if found is not None and not found.due(now):
                 each.idle_until = found.due_at or now + _MINUTE / 4
-            elif len(wanted) < TASKS:
+            elif len(wanted) < TASKS and self._takes(task):
                 each.surveyed = False
                 wanted.append(again(task, found))
         return wanted
 
+    def _takes(self, task: Task) -> bool:
+        """Whether there is room for a task; what is not of the past always has some."""
+        if task.trigger != "catch-up":
+            return True
+        if len(task.partitions) > self._room:
+            return False
+        self._room -= len(task.partitions)
+        return True
+
     def _history(self, watched: Sequence[Watched], attempts: Attempts, budget: Budget) -> list[Task]:
         """Of some versions the run of their newest stretch that is undone, if it has data."""
         now, asked = self._clock(), list[tuple[Watched, Task]]()
-        for each in [each for each in watched if each.history and not each.past.rests(now)][:STRETCHES]:
+        due = [each for each in watched if each.history and not each.past.rests(now)]
+        for each in [each for each in due if len(each.history) <= self._room][:STRETCHES]:
             ready = guarded(each, self._ready, each, budget)
             if ready is LEFT:
                 continue
@@ -225,18 +244,29 @@ class Watch:
                 asked.append((each, each.catching_up(ready)))
             else:
                 guarded(each, each.leave_behind, now)
-        known = _known(asked, attempts)
-        done = {key for key, found in known.items() if found.state == "done"}
+        known, wanted = _known(asked, attempts), list[tuple[Watched, Task]]()
         for each, task in asked:
-            if task.key in done:
-                # What it left undone has bad data.
-                guarded(each, each.leave_behind, now)
-        others = [(each, task) for each, task in asked if task.key not in done]
-        for each, task in others:
-            guarded(each, report_dying_history, each, task, known.get(task.key), now)
-        return self._wanted(
-            [(each, task) for each, task in others if not each.past.put_off(known.get(task.key), now)], known
-        )
+            found = known.get(task.key)
+            left = guarded(each, self._left, each, task, found)
+            if left is None:
+                each.idle_until = now + _MINUTE
+            elif left and not each.past.put_off(found, now):
+                wanted.append((each, each.catching_up(left)))
+        return self._wanted(wanted, known)
+
+    def _left(self, each: Watched, task: Task, found: Attempt | None) -> list[str]:
+        """What of a stretch needs a run. One that ended well and left no result of all did not do its work."""
+        now = self._clock()
+        if found is None or found.state != "done":
+            report_dying_history(each, task, found, now)
+            return list(task.partitions)
+        left = each.without_result(task.partitions)
+        if left:
+            message = "%s %s: a run left no result of %d partitions, such as %s"
+            logging.getLogger(__name__).warning(message, *each.name, len(left), left[-1])
+        else:
+            each.leave_behind(now)
+        return left
 
     def _ready(self, each: Watched, budget: Budget) -> Any:
         """Those of the newest stretch that have data. `LEFT` when there are looks left for the next tick."""

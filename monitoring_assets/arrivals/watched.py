@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -44,6 +45,7 @@ class Watched:
     member: Member
     versions: int = 1
     grace_hours: GraceHours = field(default_factory=GraceHours)
+    at_once: int = CHUNK
     surveyed: bool = False
     onboarded: bool = False
     looks: dict[str, datetime] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class Watched:
     @property
     def chunk(self) -> int:
         """Partitions of one run at most: a model's own container scores one, before the run begins."""
-        return 1 if self.member.manifest.score.image else CHUNK
+        return 1 if self.member.manifest.score.image else self.at_once
 
     def survey(self, now: datetime) -> None:
         """Take stock of the store; no look at the source yet. Changes nothing if that fails.
@@ -236,6 +238,11 @@ class Watched:
     def catching_up(self, partitions: list[str]) -> Task:
         """The task of those of the stretch that have data. Its key is that of the stretch: it is done once."""
         return self._task("catch-up", partitions, f"catch-up/{'/'.join(self.name)}/{self.past.stretches[0].name}")
+
+    def without_result(self, partitions: Collection[str]) -> list[str]:
+        """Those that nobody came to the end of: a run that is over, and well, may have done nothing all the same."""
+        through, errors = ended(self.version)
+        return [each for each in partitions if each not in through | errors]
 
     def leave_behind(self, now: datetime) -> None:
         """The stretch is done, as far as it can be; data that arrives for it after all is looked for."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import dagster as dg
 
-from monitoring_assets.arrivals.agenda import Attempt, Task
+from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.arrivals.airflow_runs import AirflowRuns
 from monitoring_assets.arrivals.watch import Name, Watch
 from monitoring_assets.assets.events import asset_key
@@ -109,6 +109,10 @@ class DagsterRuns:
         for record in self._instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: list(keys)})):
             found[record.dagster_run.tags[WORK_TAG]].append(record)
         return {key: _attempt(records) for key, records in found.items()}
+
+    def capacity(self) -> Capacity:
+        """As much of the past as there is: a task is one run, and runs of the past come last in the queue."""
+        return Capacity()
 
 
 def _attempt(records: Sequence[dg.RunRecord]) -> Attempt:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from monitoring_assets import deployment, layout, onboarding
-from monitoring_assets.arrivals.agenda import Attempt, Task
+from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.arrivals.watch import Watch
 from monitoring_assets.assets.freshness import Freshness
 from monitoring_assets.assets.passes import passes
@@ -64,6 +64,10 @@ class Runs:
         self._lender = lender
         self.all: list[Run] = []
         self.deadly = set[str]()
+        self.takes = Capacity()
+
+    def capacity(self) -> Capacity:
+        return self.takes
 
     def busy(self) -> Mapping[tuple[str, str], set[str]]:
         found: dict[tuple[str, str], set[str]] = {}
@@ -112,6 +116,11 @@ class Runs:
         """Somebody stops every run."""
         for each in self.running:
             each.state, each.ended_at = "canceled", self._lender.now
+
+    def do_nothing(self) -> None:
+        """Let every run end well, or of what it calls bad input, before it did anything."""
+        for each in self.running:
+            each.state, each.ended_at = "done", self._lender.now
 
     def _work(self, task: Task, writes: int | None) -> None:
         if self.deadly.intersection(task.partitions):

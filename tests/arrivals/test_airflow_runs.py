@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from airflow_bridge.ready import DONE, ready_key
+from airflow_bridge.schema import ACTIVE_RUNS
 from monitoring_assets.arrivals.agenda import Task
-from monitoring_assets.arrivals.airflow_runs import AirflowRuns, Requested
+from monitoring_assets.arrivals.airflow_runs import PAST, AirflowRuns, Requested
+from monitoring_assets.layout import reference
 from resources.airflow import Airflow
 from resources.errors import InfrastructureError
 from tests.recorders import answer_lost, unreachable
@@ -200,6 +203,48 @@ def test_a_run_that_failed_of_no_task_is_tried_again(airflow: AirflowRuns, servi
     service.end(service.runs[0], "failed")
     service.failed_tasks.clear()
     assert known(airflow, task(D19)) == ("failed", 1)
+
+
+def test_of_the_past_of_many_new_versions_airflow_gets_little_at_a_time_and_of_arrivals_all(
+    airflow: AirflowRuns, service: AirflowRecorder, story: Any
+) -> None:
+    every_day = [f"2026-01-{day:02d}" for day in range(1, 20)]
+    story.land(*every_day, at=story.lender.now - HOUR)
+    for model in [f"new-{number}" for number in range(6)]:
+        story.deploy(model=model)
+    for member in story.members:
+        story.lender.store.put(reference(*member.name, "0" * 64), b"")
+        service.dags.add(member.manifest.slug)
+    airflow = restarted(story, service)
+    story.reload()
+    for _ in range(5):
+        airflow.request(story.watch.tick(airflow))
+    assert [run["conf"]["reason"] for run in service.asked_for()] == ["catch-up"] * PAST
+    assert all(count < ACTIVE_RUNS for count in Counter(run["dag_id"] for run in service.asked_for()).values())
+    service.end(service.asked_for()[0])
+    airflow.request(story.watch.tick(airflow))
+    assert len(service.asked_for()) <= PAST + 1
+    arrival = task(D19, name=story.members[0].name)
+    assert airflow.request([arrival]) == Requested(1, 0)
+
+
+@pytest.mark.parametrize("end", [("success", 0), ("failed", 3)], ids=["green", "exit code 2"])
+def test_history_whose_runs_left_no_result_is_asked_for_again(
+    airflow: AirflowRuns, service: AirflowRecorder, story: Any, end: tuple[str, int]
+) -> None:
+    """As when a variable of the pods is mistyped, or their image does not know an option yet."""
+    story.land(D16, D17, D18, at=story.lender.now - HOUR)
+    story.lender.store.put(reference(*NAME, "0" * 64), b"")
+    for attempt in (1, 2, 3):
+        story.reload()
+        airflow.request(story.watch.tick(airflow))
+        runs = [run for run in service.runs if run["dag_id"] == DAG and f"__{attempt}__" in run["dag_run_id"]]
+        assert sorted(run["partition_key"] for run in runs) == [D16, D17, D18]
+        assert {run["conf"]["reason"] for run in runs} == {"catch-up"}
+        for run in runs:
+            service.end(run, end[0], at=story.lender.now, tries_left=end[1])
+        assert {task.version for task in story.watch.tick(airflow) if task.model == NAME[0]} == set(), "not at once"
+        story.lender.now += HOUR
 
 
 def test_what_counts_is_the_last_attempt(airflow: AirflowRuns, service: AirflowRecorder) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from monitoring_assets.arrivals import agenda
+from monitoring_assets.layout import history_done
 from monitoring_assets.version import DeployedVersion
 from resources.errors import InfrastructureError
 
@@ -153,6 +154,33 @@ def test_a_killed_run_of_history_is_done_again_also_where_nobody_looks_at_the_so
     story.go_on(minutes=2)
     assert story.stale(weeks) == []
     assert [len(story.results(each)) for each in weeks] == [1] * 10
+
+
+@pytest.mark.parametrize("reloaded", [True, False])
+def test_a_run_of_history_that_ended_without_any_result_is_not_the_end_of_history(
+    story: Any, asked: Any, reloaded: bool
+) -> None:
+    every_day = days("2026-01-01", 19)
+    story.land(*every_day, at=MIDNIGHT - HOUR)
+    story.lender.now = MIDNIGHT + HOUR
+    story.deploy()
+    story.tick()
+    story.runs.finish()
+    asked_at = []
+    for _ in range(100):
+        tasks = story.tick()
+        assert all(asked([task]) == [("catch-up", tuple(every_day[:-1]))] for task in tasks)
+        asked_at += [story.lender.now for _ in tasks]
+        if reloaded:
+            story.reload()
+        story.runs.do_nothing()
+        story.lender.now += timedelta(seconds=15)
+    waits = [later - at for at, later in pairwise(asked_at)]
+    assert waits == [timedelta(seconds=30 * 2**power) for power in range(len(waits))]
+    assert story.lender.store.head(history_done("ke-nano-loan", "1.0.0")) is None
+    story.go_on(hours=1)
+    assert story.stale(every_day) == []
+    assert story.lender.store.head(history_done("ke-nano-loan", "1.0.0"))
 
 
 def test_a_reload_at_every_tick_changes_nothing_of_what_is_asked_for(story: Any, asked: Any) -> None:

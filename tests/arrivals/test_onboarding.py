@@ -50,8 +50,8 @@ def test_the_past_is_no_arrival_whatever_its_age(story: Any, asked: Any) -> None
     assert story.live(YESTERDAY) == [False]
 
 
-def test_history_is_done_in_stretches_the_newest_first(story: Any, asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monitoring_assets.arrivals.watched.CHUNK", 5)
+def test_history_is_done_in_stretches_the_newest_first(story: Any, asked: Any) -> None:
+    story.runs.takes = agenda.Capacity(5)
     every_day = days("2026-01-01", 19)
     story.land(*every_day, at=MIDNIGHT - HOUR)
     story.lender.now = MIDNIGHT + HOUR
@@ -60,6 +60,21 @@ def test_history_is_done_in_stretches_the_newest_first(story: Any, asked: Any, m
     assert [trigger for trigger, _ in found] == ["onboarding"] + ["catch-up"] * 4
     stretches = [tuple(every_day[:4]), *(tuple(every_day[at : at + 5]) for at in (4, 9)), tuple(every_day[14:18])]
     assert [partitions for _, partitions in found[1:]] == stretches[::-1]
+    assert story.stale(every_day) == []
+
+
+def test_history_goes_on_in_other_stretches_when_another_orchestrator_takes_over(story: Any, asked: Any) -> None:
+    every_day = days("2026-01-01", 19)
+    story.land(*every_day, at=MIDNIGHT - HOUR)
+    story.lender.now = MIDNIGHT + HOUR
+    story.deploy()
+    story.tick()
+    story.runs.finish()
+    story.runs.takes = agenda.Capacity(90, 0)
+    assert asked(story.tick()) == []
+    story.runs.takes = agenda.Capacity(5, 5)
+    found = asked(story.go_on(minutes=1))
+    assert max(len(partitions) for _, partitions in found) <= 5
     assert story.stale(every_day) == []
 
 

@@ -17,7 +17,7 @@ import yaml
 from monitoring_assets import cli, deployment, onboarding
 from monitoring_assets.alerting import dashboards, storms
 from monitoring_assets.alerting.publisher import publish, resolve_again
-from monitoring_assets.arrivals.agenda import Attempt, Task
+from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.arrivals.airflow_runs import AirflowRuns
 from monitoring_assets.arrivals.watch import Watch
 from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group
@@ -64,6 +64,9 @@ class Done:
 
     def of(self, keys: Sequence[str]) -> Mapping[str, Attempt]:
         return {key: Attempt("done", 1, datetime.now(UTC)) for key in keys if key in self.keys}
+
+    def capacity(self) -> Capacity:
+        return Capacity()
 
 
 class Installation:
