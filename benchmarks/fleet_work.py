@@ -120,8 +120,8 @@ def _withdraw(settings: Settings, numbers: Sequence[int]) -> None:
 
 
 def arrivals(settings: Settings, instance: dg.DagsterInstance) -> Figures:
-    """A tick of every shard in turn when nothing changed, at the pace of the daemon, and the longest tick before that,
-    in which a process that has just begun takes stock; the same on the next morning, when all wait for a day.
+    """A tick of every shard in turn when nothing changed, at the pace of the daemon; the same on the next morning, when
+    every version waits for data; and the longest tick before that, in which a process that has just begun takes stock.
     """
     meter = Meter(settings)
     first, idle = _rounds(settings, instance, meter, NOW)

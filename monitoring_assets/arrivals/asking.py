@@ -32,6 +32,9 @@ class Queue:
         if found is None:
             self.wanted = self.watched.arrival(group)
             return
+        if found.state == "running":
+            self.groups.clear()
+            return
         if found.state == "done":
             group = self._unread(group, now)
             if not group:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from monitoring_assets.arrivals.agenda import TRIES, Attempt, Task
+from monitoring_assets.arrivals.agenda import TOGETHER, TRIES, Attempt, Task
 from monitoring_assets.arrivals.evidence import RUN, died_of
 from monitoring_assets.arrivals.watched import Landed, Watched
 from monitoring_assets.landing import landing
+from monitoring_assets.layout import REGISTRY_PARTITION
 from monitoring_assets.results import Input, Result, Status, Trigger, write_result
 
 
@@ -31,8 +32,26 @@ def report_dying_history(watched: Watched, task: Task, found: Attempt | None, no
     if found is None or found.state != "failed" or found.runs < TRIES or len(watched.history) > 1:
         return
     [partition] = task.partitions
+    if partition not in watched.dying:
+        remember_dying(watched, partition)
     there = landing(watched.version, partition)
     report_dying(watched, Landed(partition, there.digest, there.landed_at), found, now, "catch-up")
+
+
+def dies(found: Attempt | None) -> bool:
+    """Whether one of many partitions may be to blame for runs that died."""
+    return found is not None and found.state == "failed" and found.runs >= TOGETHER
+
+
+def report_onboarding(watched: Watched, found: Attempt | None, now: datetime) -> None:
+    """Write that a version cannot be onboarded, because every run dies: nothing of it is monitored."""
+    if found is not None and found.state == "failed" and found.runs >= TRIES:
+        report_dying(watched, Landed(REGISTRY_PARTITION, watched.member.files), found, now)
+
+
+def report_onboarded(watched: Watched, now: datetime) -> None:
+    """Clear that; nothing for a version that had no such trouble."""
+    report_recovered(watched, Landed(REGISTRY_PARTITION, watched.member.files), now)
 
 
 def remember_dying(watched: Watched, partition: str) -> None:
@@ -50,8 +69,8 @@ def report_recovered(watched: Watched, landed: Landed, now: datetime) -> None:
 
 def _write(watched: Watched, landed: Landed, status: Status, reason: str, now: datetime, trigger: Trigger) -> None:
     version = watched.version
-    _, end = version.calendar.window(landed.partition)
-    due = max(end, landed.at or end)
+    whole = landed.partition == REGISTRY_PARTITION
+    live = whole or (trigger == "arrival" and _is_live(watched, landed, now))
     result = Result(
         model=watched.name[0],
         version=watched.name[1],
@@ -62,7 +81,12 @@ def _write(watched: Watched, landed: Landed, status: Status, reason: str, now: d
         reason=reason,
         recorded_at=now,
         trigger=trigger,
-        live=trigger == "arrival" and watched.is_live(landed.partition, due, now),
-        inputs=(Input(asset="source", partition=landed.partition, digest=landed.digest),),
+        live=live,
+        inputs=(Input(asset="registry" if whole else "source", partition=landed.partition, digest=landed.digest),),
     )
-    write_result(version.store, result, version.calendar.encode(landed.partition))
+    write_result(version.store, result, landed.partition if whole else version.calendar.encode(landed.partition))
+
+
+def _is_live(watched: Watched, landed: Landed, now: datetime) -> bool:
+    _, end = watched.version.calendar.window(landed.partition)
+    return watched.is_live(landed.partition, max(end, landed.at or end), now)

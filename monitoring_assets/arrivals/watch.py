@@ -12,7 +12,14 @@ from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.arrivals.asking import ROUNDS, Queue, again
 from monitoring_assets.arrivals.budget import LEFT, Budget, at_once, fair, guarded, note_failures
-from monitoring_assets.arrivals.dying import remember_dying, report_dying_history, report_recovered
+from monitoring_assets.arrivals.dying import (
+    dies,
+    remember_dying,
+    report_dying_history,
+    report_onboarded,
+    report_onboarding,
+    report_recovered,
+)
 from monitoring_assets.arrivals.overdue import report_arrived, report_overdue
 from monitoring_assets.arrivals.watched import Landed, Watched
 from monitoring_assets.fleet import Member
@@ -115,6 +122,7 @@ class Watch:
                 each.idle_until = now + _MINUTE
         for each in watched:
             if each.onboarded:
+                guarded(each, report_onboarded, each, now)
                 each.advance(now)
 
     def _look(self, watched: Sequence[Watched], budget: Budget) -> dict[Watched, list[Landed]]:
@@ -203,12 +211,25 @@ class Watch:
         known = _known(asked, attempts)
         # What dies again and again waits by itself, and history does not wait for it.
         asked = [(each, task) for each, task in asked if task.key not in known or known[task.key].due(now)]
-        new = [(each, each.onboarding()) for each in awake if not each.onboarded]
-        wanted = self._wanted(new + asked, {**known, **_known(new, attempts)})
+        new, known_of_new = self._new([each for each in awake if not each.onboarded], attempts)
+        wanted = self._wanted(new + asked, {**known, **known_of_new})
         if len(wanted) == TASKS:
             return wanted
         others = {each for each, _ in new + asked}
         return wanted + self._history([each for each in awake if each not in others], attempts, budget)
+
+    def _new(
+        self, watched: Sequence[Watched], attempts: Attempts
+    ) -> tuple[list[tuple[Watched, Task]], Mapping[str, Attempt]]:
+        """Of versions without a reference the run that is next, and what became of it so far."""
+        asked = [(each, each.onboarding()) for each in watched]
+        known = _known(asked, attempts)
+        dying = {each for each, task in asked if task.partitions and dies(known.get(task.key))}
+        asked = [(each, each.onboarding(alone=True) if each in dying else task) for each, task in asked]
+        known = {**known, **_known([item for item in asked if item[0] in dying], attempts)}
+        for each, task in asked:
+            guarded(each, report_onboarding, each, known.get(task.key), self._clock())
+        return asked, known
 
     def _wanted(self, asked: Sequence[tuple[Watched, Task]], known: Mapping[str, Attempt]) -> list[Task]:
         now, wanted = self._clock(), list[Task]()

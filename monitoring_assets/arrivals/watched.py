@@ -95,6 +95,7 @@ class Watched:
                 if each not in waiting
             }
         self.surveyed, self.onboarded, self.idle_until, self._newest = True, onboarded, None, newest
+        self.peeked.clear()
 
     def advance(self, now: datetime) -> None:
         """Look for partitions that have ended since, and no longer for those that are too old."""
@@ -213,11 +214,15 @@ class Watched:
         key = f"arrival/{'/'.join(self.name)}/{partitions[-1][0]}/{content_digest(partitions)[:16]}"
         return self._task("arrival", [each for each, _ in partitions], key)
 
-    def onboarding(self) -> Task:
-        """The task that freezes the reference, and judges the newest partition with data, over its longest window."""
+    def onboarding(self, *, alone: bool = False) -> Task:
+        """The task that freezes the reference, and judges the newest partition with data, over its longest window.
+
+        With ``alone`` the reference only: a partition that kills every run is not to keep the version from it.
+        """
         calendar = self.version.calendar
-        newest = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
-        return self._task("onboarding", newest, f"onboarding/{'/'.join(self.name)}/{self.member.files[:16]}")
+        newest = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest and not alone else []
+        key = f"onboarding/{'/'.join(self.name)}/{self.member.files[:16]}{'/alone' if alone else ''}"
+        return self._task("onboarding", newest, key)
 
     def judging_again(self, encoded: list[str]) -> Task | None:
         """The task that finishes what a run left undone behind some partitions: psi and csi of others.

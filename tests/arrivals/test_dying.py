@@ -11,6 +11,7 @@ import pytest
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.refresh import Refresher
 from monitoring_assets.status import statuses
+from resources.errors import InfrastructureError
 
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
 YESTERDAY, TODAY = "2026-01-19", "2026-01-20"
@@ -166,3 +167,32 @@ def test_a_run_that_somebody_stopped_is_asked_for_again_after_a_day(watched: Any
     watched.runs.cancel()
     [(at, task)] = live_on(watched, until=MIDNIGHT + 30 * HOUR, step=10 * MINUTE)
     assert (at, task.attempt) == (MIDNIGHT + 25 * HOUR, 2)
+
+
+def test_a_day_that_kills_every_run_does_not_keep_a_new_version_from_its_reference_and_its_other_days(
+    story: Any,
+) -> None:
+    every_day, bad = days("2026-01-14", 6), "2026-01-17"
+    story.lender.now = MIDNIGHT + HOUR
+    story.land(*every_day, at=MIDNIGHT)
+    story.runs.deadly.add(bad)
+    story.deploy(partitions={"every": "day", "timezone": "UTC", "start": date(2026, 1, 14)})
+    live_on(story, until=MIDNIGHT + 3 * HOUR)
+    assert sorted(set(every_day) - set(story.version().materialised("psi"))) == [bad]
+    assert errors(story, "registry") == []
+
+
+def test_a_version_whose_onboarding_always_dies_is_an_error_until_it_does_not(
+    story: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any) -> None:
+        raise InfrastructureError("Out of memory.")
+
+    story.lender.now = MIDNIGHT + HOUR
+    story.deploy()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(story.runs), "_work", dies)
+        live_on(story, until=MIDNIGHT + 2 * HOUR)
+    assert errors(story, "registry") == [("error", True)]
+    live_on(story, until=MIDNIGHT + 5 * HOUR, step=5 * MINUTE)
+    assert errors(story, "registry") == [("error", True), ("ok", True)]
