@@ -158,9 +158,14 @@ def storm(partition: str) -> str:
     return f"{STORMS}{partition}.json"
 
 
-def announced(model: str, version: str) -> str:
-    """The marker of a deployment that PagerDuty was told of."""
-    return f"{ANNOUNCED}{model}/{version}"
+def announcements(service: str) -> str:
+    """Folder of the markers of deployments that a service was told of."""
+    return f"{ANNOUNCED}{service}/"
+
+
+def announced(service: str, model: str, version: str) -> str:
+    """The marker of a deployment that a service was told of."""
+    return f"{announcements(service)}{model}/{version}"
 
 
 def versions_sent() -> str:

@@ -1,18 +1,20 @@
-"""Gauges for Datadog: in batches that it takes, compressed, tried again for a short while, and what came of it.
+"""Gauges and news for Datadog: made to fit its limits, and what came of it. Gauges go in batches, compressed, and are
+tried again for a short while; news are sent once.
 
-The client is imported by the first gauges, not with this module.
+The client is imported by the first of them, not with this module.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resources.delivery import UNWELCOME, Accepted, Delivery, Later, Refused, judged
 from resources.secrets import Secret
@@ -20,6 +22,7 @@ from resources.secrets import Secret
 if TYPE_CHECKING:
     from datadog_api_client import Configuration
     from datadog_api_client.exceptions import ApiException
+    from datadog_api_client.v1.model.event_create_request import EventCreateRequest
     from datadog_api_client.v2.api.metrics_api import MetricsApi
     from datadog_api_client.v2.model.metric_payload import MetricPayload
     from datadog_api_client.v2.model.metric_series import MetricSeries
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 BATCH = 2_000
 RAW_BYTES = 5_242_880
 COMPRESSED_BYTES = 512_000
+TITLE_LENGTH, TEXT_LENGTH, KEY_LENGTH = 100, 4_000, 100
 TIMEOUTS_S = (3, 10)  # to connect, to answer
 
 # A request is tried again after these seconds, or after what the service asked for.
@@ -48,8 +52,20 @@ class Gauge:
     tags: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class News:
+    """Something that happened, in plain text. ``key``: what is told twice stands together."""
+
+    title: str
+    text: str
+    at: datetime
+    """Not more than 18 hours ago: the service takes nothing older."""
+    tags: Mapping[str, str]
+    key: str
+
+
 class Datadog:
-    """The metrics intake behind an API key: that of the site, or the relay at ``url``."""
+    """The intakes of metrics and events behind an API key: those of the site, or of the relay at ``url``."""
 
     def __init__(
         self,
@@ -63,11 +79,22 @@ class Datadog:
         self._key, self._host = api_key, url or f"https://api.{site}"
         self._sleep, self._clock = sleep, clock
 
-    def send(self, gauges: Sequence[Gauge]) -> Delivery:
-        """Send all gauges, in their order; sending them again does no harm.
+    def send(self, message: Sequence[Gauge] | News) -> Delivery:
+        """Send all gauges, in their order, or news once. Sending gauges again does no harm; news may be shown twice.
 
         Later: some may not have arrived. Refused: the service will not take some of them, and has the others.
         """
+        return self._tell(message) if isinstance(message, News) else self._measure(message)
+
+    def _tell(self, news: News) -> Delivery:
+        from datadog_api_client import ApiClient  # noqa: PLC0415
+        from datadog_api_client.v1.api.events_api import EventsApi  # noqa: PLC0415
+
+        with ApiClient(_configuration(self._key, self._host)) as client:
+            api = EventsApi(client)  # type: ignore[no-untyped-call]
+            return self._answered(lambda: api.create_event(_event(news)))[1]
+
+    def _measure(self, gauges: Sequence[Gauge]) -> Delivery:
         from datadog_api_client import ApiClient  # noqa: PLC0415
         from datadog_api_client.v2.api.metrics_api import MetricsApi  # noqa: PLC0415
 
@@ -106,20 +133,24 @@ class Datadog:
         return self._send_once(api, batch)
 
     def _send_once(self, api: MetricsApi, batch: list[MetricSeries]) -> tuple[int, Delivery]:
+        from datadog_api_client.v2.model.metric_content_encoding import MetricContentEncoding  # noqa: PLC0415
+
+        return self._answered(lambda: api.submit_metrics(_payload(batch), content_encoding=MetricContentEncoding.GZIP))
+
+    def _answered(self, ask: Callable[[], Any]) -> tuple[int, Delivery]:
         """The status of the answer, 0 without one, and what it means."""
         from datadog_api_client.exceptions import ApiException, OpenApiException  # noqa: PLC0415
-        from datadog_api_client.v2.model.metric_content_encoding import MetricContentEncoding  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
         try:
-            answer = api.submit_metrics(_payload(batch), content_encoding=MetricContentEncoding.GZIP)
+            answer = ask()
         except ApiException as error:
             return self._judged(error)
         except (HTTPError, OpenApiException, ValueError) as error:
             # Its text may quote the request, and with it the key.
             return 0, Later(f"Datadog did not answer, or not as it should: {type(error).__name__}")
-        if errors := answer.get("errors"):  # type: ignore[no-untyped-call]
-            return ACCEPTED, Refused(self._key.hidden_in(f"Datadog took the gauges with errors: {errors}"[:1_000]))
+        if errors := answer.get("errors"):
+            return ACCEPTED, Refused(self._key.hidden_in(f"Datadog took it with errors: {errors}"[:1_000]))
         return ACCEPTED, Accepted()
 
     def _judged(self, error: ApiException) -> tuple[int, Delivery]:
@@ -153,8 +184,36 @@ def _series(gauge: Gauge) -> MetricSeries:
         metric=gauge.metric,
         type=MetricIntakeType.GAUGE,
         points=[MetricPoint(timestamp=int(gauge.at.timestamp()), value=float(gauge.value))],
-        tags=[f"{name}:{value}" for name, value in gauge.tags.items()],
+        tags=_tags(gauge.tags),
     )
+
+
+def _event(news: News) -> EventCreateRequest:
+    from datadog_api_client.v1.model.event_create_request import EventCreateRequest  # noqa: PLC0415
+
+    return EventCreateRequest(
+        title=_cut(news.title, TITLE_LENGTH),
+        text=_cut(news.text, TEXT_LENGTH),
+        date_happened=int(news.at.timestamp()),
+        tags=_tags(news.tags),
+        aggregation_key=_short_key(news.key),
+    )
+
+
+def _tags(tags: Mapping[str, str]) -> list[str]:
+    return [f"{name}:{value}" for name, value in tags.items()]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _short_key(key: str) -> str:
+    """The key, or its beginning and a digest: the news of two long keys must not stand together."""
+    if len(key) <= KEY_LENGTH:
+        return key
+    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+    return f"{key[: KEY_LENGTH - len(digest) - 1]}~{digest}"
 
 
 def _payload(batch: list[MetricSeries]) -> MetricPayload:

@@ -17,7 +17,7 @@ from monitoring_assets.alerting.levels import CRITICAL, SILENT
 from monitoring_assets.alerting.state import AlertState, Newest
 from monitoring_assets.results import Metric, Result
 from monitoring_assets.version import FEATURES
-from resources.datadog import Gauge
+from resources.datadog import Gauge, News
 from resources.errors import BadInput
 
 DRIFT = ("psi", "csi")
@@ -25,14 +25,14 @@ TIER_WITH_FEATURES = 1
 """Of other tiers no gauge has a feature: every one of them is a custom metric that is paid for."""
 
 
-Gauges = Service[Sequence[Gauge]]
-"""Takes gauges, as Datadog does; sending them again does no harm."""
+Gauges = Service[Sequence[Gauge] | News]
+"""Takes gauges, as Datadog does, which may be sent again without harm, and news, which should not."""
 
 
 def daily(about: About, results: Iterable[Result], env: str) -> list[Gauge]:
     """What results say of their partitions. A result about a version as a whole says nothing of one."""
     return [
-        Gauge(f"scorewatch.daily.{name}", value, end, _tags(about, env) | more)
+        Gauge(f"scorewatch.daily.{name}", value, end, common_tags(about, env) | more)
         for result in results
         if (end := _end(about, result.partition)) is not None
         for name, more, value in _figures(result)
@@ -52,13 +52,19 @@ def now(about: About, state: AlertState, env: str, at: datetime) -> Iterator[Gau
             found["features.breached"] = float(sum(row.reached or 0 for row in rows if row.level == CRITICAL))
         found |= _ages(about, newest.partition, at)
     for name, value in found.items():
-        yield Gauge(f"scorewatch.now.{name}", value, at, _tags(about, env))
+        yield Gauge(f"scorewatch.now.{name}", value, at, common_tags(about, env))
 
 
 def vitals(env: str, dead_letters: int, undelivered: int, at: datetime) -> list[Gauge]:
     """That the publisher is alive, how many messages it gave up, and of how many versions it could not tell yet."""
     found = {"heartbeat": 1.0, "dead_letters": float(dead_letters), "undelivered": float(undelivered)}
     return [Gauge(f"scorewatch.publisher.{name}", value, at, {"env": env}) for name, value in found.items()]
+
+
+def common_tags(about: About, env: str) -> dict[str, str]:
+    """The tags of whatever is about a version."""
+    version = {"model": about.model, "model_version": about.version}
+    return {"env": env, **version, "team": about.owner, "tier": str(about.policy.tier)}
 
 
 def as_json(gauges: Iterable[Gauge]) -> list[dict[str, Any]]:
@@ -75,11 +81,6 @@ def newest_of(known: Newest | None, results: Iterable[Result]) -> Newest | None:
             found = [each.net_value for each in _deciding(result).values() if each.net_value is not None]
             known = Newest(partition=result.partition, nets=others | ({result.kind: max(found)} if found else {}))
     return known
-
-
-def _tags(about: About, env: str) -> dict[str, str]:
-    version = {"model": about.model, "model_version": about.version}
-    return {"env": env, **version, "team": about.owner, "tier": str(about.policy.tier)}
 
 
 def _end(about: About, partition: str) -> datetime | None:

@@ -10,10 +10,9 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from monitoring_assets import layout
-from monitoring_assets.alerting import gauges
+from monitoring_assets.alerting import deployments, gauges
 from monitoring_assets.alerting.about import About
 from monitoring_assets.alerting.dead_letters import dead_letters
-from monitoring_assets.alerting.deployments import announce
 from monitoring_assets.alerting.fuse import Fuse
 from monitoring_assets.alerting.outbox import Outbox, Pager
 from monitoring_assets.alerting.overview import versions_with_alerts
@@ -103,12 +102,16 @@ def publish(settings: Settings, clock: Clock, *, refused: bool = False) -> Round
         if not any(isinstance(found, Reconciled) and found.waiting for name, found in told.items() if name[0] == model):
             end_silence(store, silent[model])
     sent, stormy = weather.look({name for name, found in told.items() if isinstance(found, Reconciled)})
-    deployed = ((member, abouts[member.name]) for member in fleet.members)
-    unannounced = announce(store, reconciler.pager, deployed, settings.env, settings.dagit_url, now)
+    deployed = [(member, abouts[member.name]) for member in fleet.members]
+    at_pagerduty = deployments.pagerduty(reconciler.pager, settings.env, settings.dagit_url)
+    unannounced = {**deployments.announce(store, at_pagerduty, deployed, now)}
     standing = {name: about for name, about in abouts.items() if about.monitored and name in stated.union(wanted)}
     # Before the gauges of partitions, of which there may be so many that Datadog has enough for a while.
     waiting = {name: found for name, found in told.items() if isinstance(found, Reconciled)}
     unshown = _show(reconciler, standing, undelivered=sum(bool(each.waiting) for each in waiting.values()))
+    if reconciler.datadog is not None:
+        at_datadog = deployments.datadog(reconciler.datadog, settings.env, settings.dagit_url)
+        unannounced |= deployments.announce(store, at_datadog, deployed, now)
     unsettled = {name: found for name, found in told.items() if isinstance(found, Unsettled)}
     unknown = {" ".join(name): UNKNOWN for name in called - abouts.keys()} if fleet.registered else {}
     return _summed(waiting | _each(reconciler.settle, unsettled), sent, {**unknown, **stormy, **unannounced, **unshown})

@@ -251,27 +251,3 @@ def test_a_version_that_is_retired_in_a_storm_counts_no_longer(company: Company)
     company.register(model="model-19")
     company.publish(LATER)
     assert {each.model for each in registered(company.lender.store)} == {"model-12", "model-13", "model-14"}
-
-
-def test_a_deployment_is_told_once_and_pages_nobody(company: Company, recorder: Recorder) -> None:
-    assert len(recorder.pagerduty.changes) == 20
-    company.register(model="new", links={"runbook": "https://wiki.lender.example/new"})
-    recorder.pagerduty.faults.add(failing(503))
-    assert "503" in company.publish(LATER).waiting["deployments"]
-    for _ in range(3):
-        assert company.publish(LATER).waiting == {}
-    *_, told = recorder.pagerduty.changes
-    assert len(recorder.pagerduty.changes) == 21
-    assert (
-        told["payload"]["summary"]
-        == f"new {VERSION} was deployed: champion, tier 1, of {told['payload']['custom_details']['owner']}"
-    )
-    assert {link["href"] for link in told["links"]} >= {"https://wiki.lender.example/new"}
-    assert recorder.pagerduty.pages == []
-
-
-def test_what_was_deployed_long_ago_is_no_news(lender: Lender, recorder: Recorder) -> None:
-    company = Company(lender, recorder.environ)
-    company.register()
-    company.publish(timedelta(days=2))
-    assert recorder.pagerduty.changes == []

@@ -37,6 +37,9 @@ CATALOGUE = {
 }
 """Every metric that is sent, with every tag that it has."""
 
+NEWS = {"deployment": COMMON}
+"""Everything that happens and is told: its tag `scorewatch`, with every other tag that it has."""
+
 SELECTION = re.compile(r"(?:avg|max|min|sum):([\w.]+)\{([^}]*)\}(?: by \{([^}]*)\})?")
 
 Selection = tuple[str, list[str], list[str]]
@@ -50,9 +53,18 @@ def widgets(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def requests(board: Board) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those about metrics."""
     for widget in widgets(board.body):
-        for request in widget.get("requests", []):
+        for request in widget.get("requests", []) if widget["type"] != "list_stream" else ():
             yield widget["title"], request
+
+
+def searches(board: Board) -> Iterator[list[str]]:
+    """The words by which widgets look for events."""
+    for widget in widgets(board.body):
+        for request in widget["requests"] if widget["type"] == "list_stream" else ():
+            assert request["query"]["data_source"] == "event_stream"
+            yield request["query"]["query_string"].split()
 
 
 def queries(board: Board) -> Iterator[str]:
@@ -79,6 +91,9 @@ def spoilt() -> Iterator[Any]:
         )["conditional_formats"][0].update(palette="pink"),
         "a widget that there is not": lambda body: body["widgets"][0]["definition"].update(type="heat_grid"),
         "a layout that there is not": lambda body: body.update(layout_type="grid"),
+        "a source of events that there is not": lambda body: next(
+            widget for widget in widgets(body) if widget["type"] == "list_stream"
+        )["requests"][0]["query"].update(data_source="deployments"),
         "no widgets": lambda body: body.pop("widgets"),
     }.items():
         body = deepcopy(BOARDS["dashboard fleet"].body)
@@ -186,6 +201,17 @@ def test_every_widget_can_be_narrowed_by_every_variable_that_its_metrics_have(bo
 
 
 @pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.name)
+def test_the_events_that_are_told_are_shown_and_narrowed_by_every_variable_that_they_have(board: Board) -> None:
+    variables = {each["name"]: each["prefix"] for each in board.body["template_variables"]}
+    shown = {}
+    for kind, *words in searches(board):
+        assert all(variables[word.removeprefix("$")] in NEWS["deployment"] for word in words)
+        shown[kind.removeprefix("scorewatch:")] = {word.removeprefix("$") for word in words}
+
+    assert shown == {kind: variables.keys() & tags for kind, tags in NEWS.items()}
+
+
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.name)
 def test_formulas_name_queries_of_their_own_request(board: Board) -> None:
     functions = {"default_zero", "timeshift", "week_before"}
 
@@ -204,6 +230,7 @@ def test_the_fleet_is_shown_in_the_order_that_was_agreed_on() -> None:
         "Score bins",
         "Score PSI",
         "Volume and nulls",
+        "Deployments",
         "Age of results",
     ]
 
@@ -218,6 +245,7 @@ def test_one_model_is_shown_in_the_same_order_chosen_by_environment_model_and_ve
         "Score bins",
         "Score PSI",
         "Volume and nulls",
+        "Deployments",
         "Age of results",
     ]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from resources import datadog
-from resources.datadog import Datadog, Gauge
+from resources.datadog import Datadog, Gauge, News
 from resources.delivery import Accepted, Delivery, Later, Refused
 from resources.secrets import Secret
 from tests.recorders import API_KEY, Answer, Fault, Recorder, answer_lost, failing, held, unreachable
@@ -166,7 +167,7 @@ def test_nobody_waits_longer_than_half_a_minute_in_all(recorder: Recorder, servi
         (failing(404, b"<html>"), Later("Datadog answered 404 Not Found")),
         (
             Fault(Answer(202, {"errors": ["tag too long"]})),
-            Refused("Datadog took the gauges with errors: ['tag too long']"),
+            Refused("Datadog took it with errors: ['tag too long']"),
         ),
         (
             failing(307, {}, Location="https://elsewhere.example"),
@@ -229,6 +230,48 @@ def test_a_site_has_its_own_host(site: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("urllib3.util.connection.create_connection", nowhere)
     assert isinstance(Datadog(Secret(API_KEY), site=site, url=None).send([gauge()]), Later)
     assert asked == [(f"api.{site}", 443)]
+
+
+NEWS = News("ke-nano-loan 1.0.0 was deployed", "of risk@lender.example", NOW, TAGS, "scorewatch/test/ke-nano-loan")
+
+
+def test_news_arrive_with_what_they_say_when_it_was_and_their_tags(recorder: Recorder, service: Datadog) -> None:
+    assert service.send(NEWS) == Accepted()
+    assert recorder.datadog.events == [
+        {
+            "title": "ke-nano-loan 1.0.0 was deployed",
+            "text": "of risk@lender.example",
+            "date_happened": SECOND,
+            "tags": [f"{name}:{value}" for name, value in TAGS.items()],
+            "aggregation_key": "scorewatch/test/ke-nano-loan",
+        }
+    ]
+
+
+def test_news_that_are_too_long_arrive_cut_and_two_long_keys_stay_two(recorder: Recorder, service: Datadog) -> None:
+    for end in "ab":
+        assert service.send(replace(NEWS, title="ü" * 101, text="ü" * 4_001, key="k" * 200 + end)) == Accepted()
+    first, second = recorder.datadog.events
+    assert (first["title"], first["text"]) == (f"{'ü' * 99}…", f"{'ü' * 3_999}…")
+    assert len(first["aggregation_key"]) == 100
+    assert first["aggregation_key"] != second["aggregation_key"]
+
+
+@pytest.mark.parametrize("fault", [failing(503), failing(429, Retry_After="1"), answer_lost()])
+def test_news_are_sent_once_whatever_becomes_of_them(
+    recorder: Recorder, service: Datadog, time: Time, fault: Fault
+) -> None:
+    recorder.datadog.faults.add(fault)
+    assert isinstance(service.send(NEWS), Later)
+    assert (recorder.datadog.requests, time.sleeps) == (1, [])
+
+
+def test_news_that_are_refused_say_why_without_the_key(recorder: Recorder, service: Datadog) -> None:
+    recorder.datadog.faults.add(failing(400, {"errors": [f"not with {API_KEY}"]}))
+    refused = service.send(NEWS)
+    assert isinstance(refused, Refused)
+    assert refused.reason.startswith("Datadog answered 400 Bad Request")
+    assert API_KEY not in refused.reason
 
 
 def test_the_gauges_of_a_thousand_models_are_sent_within_seconds(

@@ -182,6 +182,27 @@ def test_with_a_clock_datadog_silently_drops_what_is_not_current_but_for_histori
     assert [second for _, _, second in recorder.datadog.dropped] == [early, late]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"text": None}, {"tags": "env:test"}, {"text": "x" * 4_001}, {"date_happened": "now"}, {"titel": "misspelt"}],
+)
+def test_datadog_refuses_an_event_that_its_model_does_not_take(recorder: Recorder, changes: dict[str, Any]) -> None:
+    body = {"title": "deployed", "text": "a version", "date_happened": SECOND} | changes
+    assert call(recorder, "/api/v1/events", body, DD_API_KEY=API_KEY)[0] == 400
+    assert recorder.datadog.events == []
+    assert recorder.datadog.problems != []
+    recorder.datadog.problems.clear()
+
+
+def test_with_a_clock_datadog_refuses_an_event_that_is_older_than_eighteen_hours(recorder: Recorder) -> None:
+    recorder.datadog.now = lambda: NOW
+    for age, status in ((18 * 3_600 - 60, 202), (18 * 3_600 + 60, 400)):
+        body = {"title": "deployed", "text": "a version", "date_happened": SECOND - age}
+        assert call(recorder, "/api/v1/events", body, DD_API_KEY=API_KEY)[0] == status
+    assert len(recorder.datadog.events) == 1
+    recorder.datadog.problems.clear()
+
+
 def test_faults_come_one_to_a_request_in_their_order(recorder: Recorder) -> None:
     recorder.pagerduty.faults.add(failing(429, Retry_After="7"), failing(503))
     assert [call(recorder, "/v2/enqueue", event())[0] for _ in range(3)] == [429, 503, 202]
@@ -239,7 +260,7 @@ def test_another_process_reaches_the_recorder_with_its_environment(recorder: Rec
     assert list(recorder.pagerduty.open) == ["k"]
 
 
-@pytest.mark.parametrize("name", ["pagerduty_events_v2", "datadog_v2"])
+@pytest.mark.parametrize("name", ["pagerduty_events_v2", "datadog_v2", "datadog_v1"])
 def test_payloads_are_judged_with_the_services_own_documents(name: str) -> None:
     from tests.recorders.judge import broken_rules
 
@@ -247,6 +268,7 @@ def test_payloads_are_judged_with_the_services_own_documents(name: str) -> None:
         pytest.skip(f"the OpenAPI subset {name} is not at hand: payloads are judged by the clients' models alone")
     path, good, bad = {
         "pagerduty_events_v2": ("/v2/enqueue", event(), event(payload={"summary": 3})),
+        "datadog_v1": ("/api/v1/events", {"title": "a", "text": "b"}, {"title": "a", "text": "b", "tags": "c:d"}),
         "datadog_v2": ("/api/v2/series", gauges((SECOND, 1.0)), gauges((SECOND, 1.0), type=9)),
     }[name]
     assert broken_rules(name, path, good) == []
