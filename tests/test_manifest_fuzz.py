@@ -13,7 +13,7 @@ import logging
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -404,7 +404,7 @@ class Bed:
         for model in ("a", "z"):
             document = lender.manifest(model=model, version="1", precomputed=True)
             lender.deploy_manifest(dump(document), model, "1")
-        self.known = scan(lender.settings, Fleet()).fleet
+        self.known = scan(lender.settings, Fleet(), clock=lender.clock).fleet
         fuzzer = Fuzzer(seed, lender.lake_uri)
         self.mutants = {each: fuzzer.mutant(each) for each in versions or map(str, range(batch))}
         root = Path(lender.registry.location("mutant"))
@@ -491,6 +491,8 @@ def test_mutants_are_kept_back_by_a_look_and_let_go_when_they_are_removed(lender
     assert lender.listed() == before
     for version in bed.mutants:
         lender.registry.delete(f"mutant/{version}/model.yaml")
+    assert refresher.look().missing is not None, "the good mutants are most of the fleet"
+    lender.now += timedelta(hours=1)
     assert {each.model for each in refresher.look().fleet.registered} == {"a", "z"}
     assert kept_back(lender.store, "manifest") == []
     assert any(key.startswith(layout.FLEET) for key in lender.listed())

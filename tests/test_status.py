@@ -337,7 +337,7 @@ def test_a_version_costs_few_requests_however_long_its_history(s3_lender: Any, s
         assert (found.state, found.partition) == ("ok", "2026-01-18")
         return int(s3_server.requests) - before
 
-    markers, listings, reads = 1, 2, 5
+    markers, listings, reads = 2, 2, 5
     assert requests() == markers + listings + reads
     for attempt in range(3 * ATTEMPTS):
         records.result("2026-01-18", "csi", reason=f"attempt {attempt}", status="warn" if attempt % 2 == 0 else "ok")
@@ -353,7 +353,7 @@ def test_a_version_without_live_results_costs_a_bounded_number_of_requests(s3_le
         records.result("2026-01-12", "psi", live=False, trigger="backfill", reason=f"attempt {attempt}")
     before = s3_server.requests
     assert records.one().partition == "2026-01-12"
-    snapshot, markers, listings, reads = 2, 1, 2 * LOOK_BACK + 1, ATTEMPTS + LOOK_BACK - 1 + 4
+    snapshot, markers, listings, reads = 2, 2, 2 * LOOK_BACK + 1, ATTEMPTS + LOOK_BACK - 1 + 4
     assert s3_server.requests - before == snapshot + markers + listings + reads
 
 
