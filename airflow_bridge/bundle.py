@@ -4,8 +4,8 @@ A version is the digest of a plan set, and its files are made from the store by 
 time. When a set holds plans that cannot be used, or that this Airflow's limits do not allow, its other DAGs change and
 these go on as they were: the version is then two digests, ``<set>~<older set>``, and what the first one lacks comes
 from the second one, the last set that had nothing wrong (for want of one the set itself: then those DAGs are left out).
-The file ``refused.py`` shows the reasons among Airflow's import errors. It is looked at again with every refresh, until
-nothing is wrong.
+The file ``refused.py`` shows the reasons among Airflow's import errors, and pools that are not there. It is looked at
+again with every refresh, until nothing is wrong.
 """
 
 from __future__ import annotations
@@ -15,30 +15,27 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion, get_bundle_tracking_file
-from pydantic import ValidationError
 
-from airflow_bridge import render
+from airflow_bridge import leaving, pools, render
 from airflow_bridge.config import Config
-from airflow_bridge.export import CURRENT, plan_key, set_key
-from airflow_bridge.schema import PLAN_LIMIT, PlanSet, decode, digest
+from airflow_bridge.export import plan_key
+from airflow_bridge.plan_sets import current_set, fetched, plan_set
+from airflow_bridge.schema import PLAN_LIMIT, DagPlan, decode, digest
 from resources.errors import BadInput
-from resources.object_store import ObjectStore, open_store
+from resources.object_store import open_store
 
-SET_LIMIT = 2_000_000
-"""Bytes of a plan set: some 10,000 DAGs."""
 UNUSED_S = 24 * 3600
 """After so long without use the files of a version go. They can be made again."""
 
 _FRESH_S = 3600
 _CONNECTIONS = 16
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9a-f]{64}(~[0-9a-f]{64})?")
 _LOADER = """\
 # The airflow DAGs of one shard, from the plans in the folder beside this file.
@@ -92,23 +89,54 @@ class ScorewatchBundle(BaseDagBundle):
         """
         if self.version is not None:
             raise BadInput(f"The bundle {self.name} is pinned to {self.version} and cannot be refreshed.")
-        current, options = self._current(), digest(Config.read().model_dump_json().encode())
+        config = Config.read()
+        current, options = current_set(self._store), digest(config.model_dump_json().encode())
         with self.lock():
             state = self._state()
             known = {"version": current, "options": options}.items() <= state.items()
-            if known and self._newest() is not None:
-                return
-            good, refused = self._possible_plans(current)
-            sound = state.get("sound", current) if refused else current
-            version = f"{current}~{sound}" if refused else current
-            self._write(version, self._completed(version, good, refused), refused)
-            found = {"version": version, "sound": sound, "options": options}
+            if known and self._newest() is not None and not pools.missing(state.get("pools", [])):
+                refused, found = dict[str, str](), state
+            else:
+                refused, found = self._made(current, config, state)
+                found = {**found, "options": options}
+            found = {**found, "leaving": self._leaving(found)}
             if found == state:
                 return
             _replace(self.base_dir / "newest.json", found)
-            self._remove_unused(version)
+            self._remove_unused(found["version"])
         for reason in refused.values():
             _log.error("bundle %s: %s", self.name, reason)
+
+    def _made(self, current: str, config: Config, state: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+        """Makes the files of the set; what of it is refused, and what there is to know of the version."""
+        good, refused = self._possible_plans(current)
+        sound = state.get("sound", current) if refused else current
+        plans = self._completed(f"{current}~{sound}" if refused else current, good, refused)
+        used = pools.named(map(_decoded, plans.values()), config.pool)
+        missing = pools.missing(used)
+        # Airflow looks for files again when the version is another one; the plans are those of the set.
+        version = f"{current}~{sound}" if refused or missing else current
+        self._write(version, plans, [*_reasons(refused), *map(pools.NOT_THERE.format, missing)])
+        return refused, {"version": version, "sound": sound, "pools": sorted(used), "dags": sorted(plans)}
+
+    def _leaving(self, state: dict[str, Any]) -> list[str]:
+        """DAGs that have gone and whose runs have not ended, which are there as well."""
+        own = set(state.get("dags", []))
+        wanted = {dag_id: began for dag_id, began in leaving.unfinished(self.name).items() if dag_id not in own}
+        folder = self.versions_dir / state["version"] / "plans"
+        before = {file.stem for file in folder.glob("*.json")} - own
+        return leaving.place(folder, before, wanted, self._plan_of)
+
+    def _plan_of(self, dag_id: str, version: str) -> bytes | None:
+        """The plan of a DAG in a version; None if that cannot be known any more."""
+        try:
+            for sha256 in version.split("~") if _VERSION.fullmatch(version) else ():
+                good, _ = self._plans(sha256, only={dag_id})
+                if dag_id in good:
+                    return good[dag_id]
+        except BadInput:
+            _log.exception("bundle %s: the runs of %s that are under way cannot go on", self.name, dag_id)
+        return None
 
     @property
     def path(self) -> Path:
@@ -133,7 +161,7 @@ class ScorewatchBundle(BaseDagBundle):
                 newest, _, older = version.partition("~")
                 # Nothing was refused where it was made, and to find that again takes seconds for a thousand DAGs.
                 good, refused = self._possible_plans(newest) if older else self._plans(newest)
-                self._write(version, self._completed(version, good, refused), refused)
+                self._write(version, self._completed(version, good, refused), _reasons(refused))
 
     def _completed(self, version: str, good: dict[str, bytes], refused: Iterable[str]) -> dict[str, bytes]:
         """The plans of the version: what is good, and for what is refused the plan of the older set."""
@@ -149,7 +177,7 @@ class ScorewatchBundle(BaseDagBundle):
             name = digest(data)
             if name in self._possible:
                 continue
-            reason = render.refusal(decode(data, name), config)
+            reason = render.refusal(_decoded(data), config)
             if reason is None:
                 self._possible.add(name)
             else:
@@ -159,7 +187,7 @@ class ScorewatchBundle(BaseDagBundle):
 
     def _plans(self, sha256: str, only: set[str] | None = None) -> tuple[dict[str, bytes], dict[str, str]]:
         """By their DAGs the plans of a set, and why others cannot be used. Raises BadInput when the set cannot be."""
-        wanted = _plan_set(_fetched(self._store, set_key(sha256), SET_LIMIT), sha256).plans
+        wanted = plan_set(self._store, sha256).plans
         names = sorted(wanted if only is None else only & set(wanted))
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             found = dict(zip(names, pool.map(lambda name: self._plan(name, wanted[name]), names), strict=True))
@@ -171,7 +199,7 @@ class ScorewatchBundle(BaseDagBundle):
         try:
             data = self._at_hand(dag_id, sha256)
             if data is None:
-                data = _fetched(self._store, plan_key(sha256), PLAN_LIMIT)
+                data = fetched(self._store, plan_key(sha256), PLAN_LIMIT)
             plan = decode(data, sha256)
         except BadInput as error:
             return _AS_BEFORE.format(dag_id, error)
@@ -187,11 +215,10 @@ class ScorewatchBundle(BaseDagBundle):
             return None
         return data if digest(data) == sha256 else None
 
-    def _write(self, version: str, plans: dict[str, bytes], refused: dict[str, str]) -> None:
+    def _write(self, version: str, plans: dict[str, bytes], refused: list[str]) -> None:
         """Makes the folder of a version, whole or not at all. Whoever calls holds the lock."""
         folder = self.versions_dir / version
-        reasons = "\n".join(refused[name] for name in sorted(refused))
-        file = _REFUSED.format(reasons=reasons) if refused else ""
+        file = _REFUSED.format(reasons="\n".join(refused)) if refused else ""
         other = folder.is_dir() and _read(folder / "refused.py") != file
         if folder.is_dir() and not other:
             folder.touch()
@@ -213,16 +240,6 @@ class ScorewatchBundle(BaseDagBundle):
             folder.rename(making.with_name(f"{making.name}-old"))
         making.rename(folder)
 
-    def _current(self) -> str:
-        try:
-            found = json.loads(_fetched(self._store, CURRENT, 1_000))
-        except ValueError:
-            found = None
-        current = found.get("set") if isinstance(found, dict) else None
-        if not isinstance(current, str) or not _DIGEST.fullmatch(current):
-            raise BadInput(f"{self._store.uri}/{CURRENT} does not name a plan set. Export the DAGs again.")
-        return current
-
     def _state(self) -> dict[str, Any]:
         try:
             found = json.loads((self.base_dir / "newest.json").read_bytes())
@@ -243,25 +260,12 @@ class ScorewatchBundle(BaseDagBundle):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fetched(store: ObjectStore, key: str, limit: int) -> bytes:
-    found = store.head(key)
-    if found is not None and found.size > limit:
-        raise BadInput(f"{store.uri}/{key} has {found.size} bytes; at most {limit} are read.")
-    blob = store.get(key)
-    if blob is None:
-        raise BadInput(f"There is no {store.uri}/{key}. Export the DAGs, or restore it if it was deleted.")
-    return blob.data
+def _reasons(refused: Mapping[str, str]) -> list[str]:
+    return [refused[name] for name in sorted(refused)]
 
 
-def _plan_set(data: bytes, sha256: str) -> PlanSet:
-    if digest(data) != sha256:
-        raise BadInput(f"The plan set {sha256} has the digest {digest(data)}: it was changed after it was exported.")
-    try:
-        return PlanSet.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the set"
-        raise BadInput(f"The plan set {sha256} cannot be used: {where}: {first['msg']}. Export it again.") from None
+def _decoded(plan: bytes) -> DagPlan:
+    return decode(plan, digest(plan))
 
 
 def _read(file: Path) -> str:

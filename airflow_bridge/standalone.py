@@ -38,7 +38,15 @@ READY_S = 180.0
 GRACE_S = 20.0
 AGAIN_S = 2.0
 REFRESH_S = 5
-BUNDLE = "scorewatch"
+BUNDLE = POOL = "scorewatch"
+_PREPARED = ("db", "migrate"), ("pools", "set", POOL, "32", "tasks of Scorewatch", "--include-deferred")
+# One process for both: to import Airflow takes longer than either.
+_PREPARE = f"""
+from airflow.cli.cli_parser import get_parser
+for line in {_PREPARED!r}:
+    arguments = get_parser().parse_args(line)
+    arguments.func(arguments)
+"""
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -62,7 +70,7 @@ def main(store: str, home: Path, command: str, port: int) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     try:
         click.echo("preparing Airflow's database …")
-        subprocess.run([*_airflow(), "db", "migrate"], env=environ, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run([sys.executable, "-c", _PREPARE], env=environ, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
         with _running(environ, logs) as processes:
             click.echo("starting Airflow …")
             _await(url, processes)
@@ -116,6 +124,7 @@ def environment(store: str, home: Path, command: str, port: int, environ: Mappin
         "DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": str(REFRESH_S),
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "SCOREWATCH__COMMAND": command,
+        "SCOREWATCH__POOL": POOL,
         "SCOREWATCH__STORE_URI": store,
         "SCOREWATCH__SHARDS": "2",
         # A scheduler that was killed is started again at once; what it had queued would wait for five minutes.

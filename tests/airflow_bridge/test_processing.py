@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -140,6 +142,50 @@ def test_a_new_version_runs_in_an_airflow_that_pauses_new_dags_by_default(deploy
     deployment.process()
 
     assert deployment.rows("select dag_id, is_paused from dag order by dag_id") == [("a_1.0.0", 0), ("b_1.0.0", 0)]
+
+
+def test_a_pool_that_is_not_there_is_an_import_error_until_it_is(
+    start_inside: Callable[..., Inside], tmp_path: Path
+) -> None:
+    deployment = deployed(start_inside, tmp_path, AIRFLOW__SCOREWATCH__POOL="stages")
+    publish(deployment.store, A)
+    deployment.process()
+    ((_, message),) = deployment.rows("select filename, stacktrace from import_error")
+    command = message.rpartition("airflow pools set")[2].strip()
+    assert deployment.rows("select dag_id, is_stale from dag") == [("a_1.0.0", 0)]
+
+    deployment.inside.airflow("pools", "set", *shlex.split(command))
+    deployment.process()
+
+    assert deployment.rows("select * from import_error") == []
+    assert deployment.rows("select include_deferred from slot_pool where pool = 'stages'") == [(1,)]
+    assert deployment.rows("select dag_id, is_stale from dag") == [("a_1.0.0", 0)]
+
+
+def test_a_dag_that_goes_stays_unscheduled_until_its_runs_have_ended(deployment: Deployment) -> None:
+    """Of a DAG that is not there Airflow goes on with no run."""
+    leaving = plan("b_1.0.0", scheduled=True)
+    publish(deployment.store, A, leaving, plan("c_1.0.0"))
+    deployment.process()
+    deployment.inside("runs.trigger", dag_id="b_1.0.0", key="2026-01-05")
+    newest = publish(deployment.store, A)
+    # Another machine's: it has no files of the time before.
+    shutil.rmtree(deployment.inside.home / "bundles" / "scorewatch")
+
+    deployment.process()
+
+    plans = deployment.inside.home / "bundles" / "scorewatch" / "versions" / newest / "plans"
+    assert {file.name for file in plans.iterdir()} == {"a_1.0.0.json", "b_1.0.0.json"}
+    shown = dict(deployment.rows("select dag_id, bundle_version from dag"))
+    assert (shown["a_1.0.0"], shown["b_1.0.0"]) == (newest, newest)
+    assert deployment.rows("select next_dagrun_create_after from dag where dag_id = 'b_1.0.0'") == [(None,)]
+    ((began,),) = deployment.rows("select bundle_version from dag_run")
+    assert began != newest
+
+    deployment.inside("runs.end", dag_id="b_1.0.0")
+    deployment.process()
+
+    assert {file.name for file in plans.iterdir()} == {"a_1.0.0.json"}
 
 
 def test_assets_and_their_tasks_are_there_for_the_lineage(deployment: Deployment) -> None:
