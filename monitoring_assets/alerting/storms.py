@@ -47,8 +47,8 @@ class Storm(BaseModel):
     """One storm, by the partition (its encoded key) that made the episodes worth a page; of versions as a whole, by the
     day that they broke on.
 
-    ``models`` of ``fleet`` breached when it began. ``told``: its page was accepted, or refused for good. ``over``: what
-    was held back is looked at once more.
+    ``models`` of ``fleet`` breached when it began. ``told``: its page was accepted. ``over``: what was held back is
+    looked at once more, because the storm is over or because its page was refused for good.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -207,6 +207,11 @@ class Weather:
     ) -> Delivery | None:
         models = tuple(sorted({each.model for each in breaches}))
         most = limit(fleet)
+        if storm is not None and storm.over and not storm.told:
+            # Refused: the same would be again.
+            if len(models) <= most // 2:
+                self.store.delete(layout.storm(partition))
+            return None
         if storm is None or storm.over:
             if len(models) > most:
                 new = Storm(partition=partition, since=self.clock(), models=models, fleet=fleet)
@@ -222,8 +227,11 @@ class Weather:
         # Stored before it is said: whoever looks meanwhile is held back, and whoever comes after a kill says it again.
         self._put(storm)
         delivery = self._send(storm, self._page(storm, breaches))
-        if not isinstance(delivery, Later):
+        if isinstance(delivery, Accepted):
             self._put(storm.model_copy(update={"told": True}))
+        if isinstance(delivery, Refused):
+            # Nobody hears of it, so every model speaks for itself.
+            self._put(storm.model_copy(update={"over": True}))
         return delivery
 
     def _close(self, storm: Storm) -> Delivery:

@@ -234,6 +234,17 @@ def test_a_storm_that_could_not_be_told_is_told_later_and_one_that_is_refused_is
     assert ("fleet", DAY) in {(each.model, each.version) for each in dead_letters(company.lender.store)}
 
 
+def test_a_storm_of_which_nobody_can_hear_holds_nobody_back(company: Company, recorder: Recorder) -> None:
+    breach(company, 0, 15)
+    recorder.pagerduty.faults.lasting = failing(400)
+    company.publish(LATER)
+    recorder.pagerduty.faults.lasting = None
+    company.publish(LATER)
+    company.publish(refused=True)
+    assert of_fleet(recorder) == []
+    assert len(of_models(recorder)) == 15
+
+
 def test_a_storm_that_is_damaged_holds_nobody_back(company: Company, recorder: Recorder) -> None:
     company.lender.store.put(layout.storm(DAY), b"{")
     breach(company, 0, 2)
