@@ -30,12 +30,16 @@ _LABEL_LENGTH = 100
 
 @dataclass(frozen=True)
 class About:
-    """What Dagster does not know of a group; the fields are those of a plan."""
+    """What Dagster does not know of a group; the fields are those of a plan.
+
+    ``unprepared`` are reasons of runs before whose stages no image runs.
+    """
 
     description: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
     waits: bool = False
     reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unprepared: Sequence[str] = ()
 
 
 def plans(
@@ -65,7 +69,7 @@ def plans(
     made = []
     for name, dag_id in _ids(members).items():
         nodes, known = members[name], about(name[0])
-        tasks = _tasks(dag_id, nodes, graph, runner, preparing)
+        tasks = _tasks(dag_id, nodes, graph, runner, preparing, known.unprepared)
         late = [sla for node in nodes if (sla := node.sla) is not None]
         with named(f"The DAG {dag_id!r}"):
             plan = DagPlan(
@@ -105,7 +109,12 @@ def _ids(names: Iterable[_Name]) -> dict[_Name, str]:
 
 
 def _tasks(
-    dag_id: str, nodes: Sequence[Node], graph: Graph, runner: Runner, preparing: Runner | None
+    dag_id: str,
+    nodes: Sequence[Node],
+    graph: Graph,
+    runner: Runner,
+    preparing: Runner | None,
+    unprepared: Sequence[str],
 ) -> tuple[Task, ...]:
     stages: dict[str, list[Node]] = {}
     for node in nodes:
@@ -124,7 +133,7 @@ def _tasks(
                     arguments=tuple(runner(members[0].group, stage, [node.spec.key for node in members])),
                     upstream=tuple(sorted(upstream[stage])),
                     resources=_resources(members),
-                    before=_before_stage(what, stage, members, preparing),
+                    before=_before_stage(what, stage, members, preparing, unprepared),
                     pool=_pool(what, members),
                 )
             )
@@ -205,14 +214,16 @@ def _resources(nodes: Iterable[Node]) -> Resources | None:
     return Resources(cpu=max(each.cpu for each in asked), memory_mib=max(each.memory_mib for each in asked))
 
 
-def _before_stage(what: str, stage: str, nodes: Sequence[Node], preparing: Runner | None) -> Before | None:
+def _before_stage(
+    what: str, stage: str, nodes: Sequence[Node], preparing: Runner | None, unprepared: Sequence[str]
+) -> Before | None:
     images = sorted({node.image for node in nodes if node.image is not None})
     if not images:
         return None
     if preparing is None or len(images) > 1:
         raise BadInput(f"{what} names {', '.join(images)} to run before it: one image can, if anybody prepares for it.")
     arguments = preparing(nodes[0].group, stage, [node.spec.key for node in nodes])
-    return Before(image=images[0], arguments=tuple(arguments))
+    return Before(image=images[0], arguments=tuple(arguments), unless=tuple(sorted(unprepared)))
 
 
 def _pool(what: str, nodes: Iterable[Node]) -> str | None:

@@ -13,7 +13,7 @@ from kubernetes.client import models as k8s
 
 from airflow_bridge import stage_pod
 from airflow_bridge.config import SECTION, Config
-from airflow_bridge.runner import arguments, check_partition, failure, for_its_reason, for_the_partition
+from airflow_bridge.runner import arguments, check_partition, failure, for_its_reason, for_the_partition, reason
 from airflow_bridge.schema import DagPlan, Task
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def task(plan: DagPlan, task: Task, config: Config, **kwargs: Any) -> BaseOperat
         namespace=config.namespace,
         arguments=arguments(task),
         prepare=list(model.arguments) if model else [],
+        unless=task.before.unless if task.before else (),
         reasons=plan.reasons,
         # Lower case, and with a random end, so that it is a name for Kubernetes whatever the id is.
         name=f"scorewatch-{task.id}"[:200],
@@ -62,6 +63,7 @@ class PodTask(KubernetesPodOperator):
         *,
         specification: dict[str, Any],
         prepare: list[str],
+        unless: Sequence[str],
         reasons: Mapping[str, Sequence[str]],
         **kwargs: Any,
     ) -> None:
@@ -73,6 +75,7 @@ class PodTask(KubernetesPodOperator):
             **kwargs,
         )
         self.prepare = prepare
+        self.unless = tuple(unless)
         self.reasons = reasons
 
     def execute(self, context: Context) -> None:
@@ -85,6 +88,8 @@ class PodTask(KubernetesPodOperator):
         """The pod as Kubernetes is told to make it."""
         pod = super().build_pod_request_obj(context, dry_run=dry_run)
         pod.spec.enable_service_links = False
+        if context is not None and reason(context, self.reasons) in self.unless:
+            pod.spec.init_containers = None
         for container in pod.spec.init_containers or ():
             if container.name == stage_pod.PREPARE:
                 container.args = self.prepare

@@ -36,10 +36,15 @@ def for_the_partition(own: Sequence[str]) -> list[str]:
 
 
 def for_its_reason(context: Context, reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    """Further arguments, by why the run is there. Only those of the plan: whoever starts a run chooses among them."""
+    """Further arguments, by why the run is there."""
+    return list(reasons.get(reason(context, reasons), ()))
+
+
+def reason(context: Context, reasons: Mapping[str, Sequence[str]]) -> str:
+    """Why the run is there. Only what the plan knows: whoever starts a run chooses among these."""
     run = context["dag_run"]
     asked = str((run.conf or {}).get("reason"))
-    return list(reasons.get(asked if asked in reasons else str(run.run_type), ()))
+    return asked if asked in reasons else str(run.run_type)
 
 
 def check_partition(context: Context) -> None:

@@ -110,11 +110,13 @@ class Resources(_Strict):
 class Before(_Strict):
     """What runs in a pod before the task: an image, on a file that the runner makes for it.
 
-    ``arguments`` are those of the runner's command that makes it; the partition's key is added to them.
+    ``arguments`` are those of the runner's command that makes it; the partition's key is added to them. It does not run
+    when the reason of the run (see `DagPlan`) is one of ``unless``.
     """
 
     image: Image
     arguments: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=40)]
+    unless: tuple[Id, ...] = ()
 
 
 class Task(_Strict):

@@ -298,6 +298,14 @@ def allowed() -> set[tuple[str, str, str]]:
     }
 
 
+def test_a_second_try_finds_the_pod_of_the_first_one(airflow: Inside, kubernetes: KubernetesRecorder) -> None:
+    kubernetes.pod_status = {"phase": "Running"}
+    for number in (1, 2):
+        assert airflow("pods.start", plan=a_plan(), options=OPTIONS, try_number=number) == ""
+
+    assert len(kubernetes.pods) == 1
+
+
 def test_a_run_of_no_partition_starts_no_pod(airflow: Inside, kubernetes: KubernetesRecorder) -> None:
     found = airflow("pods.run", plan=a_plan(), options=OPTIONS, partition=None)
 

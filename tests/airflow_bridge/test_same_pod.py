@@ -67,9 +67,10 @@ def of_airflow(
     [task] = [each for each in plan.tasks if each.id == "scores"]
     alone = DagPlan(**{**dict(plan), "tasks": (task.model_copy(update={"upstream": ()}),)})
 
-    def ask(**options: str) -> dict[str, Any]:
+    def ask(reason: str = "", **options: str) -> dict[str, Any]:
         kubernetes.forget()
-        why = airflow("pods.start", plan=json.loads(encode(alone)), options={**AIRFLOW, **options})
+        own = {"options": {**AIRFLOW, **options}, "conf": {"reason": reason} if reason else {}}
+        why = airflow("pods.start", plan=json.loads(encode(alone)), **own)
         return copy.deepcopy(kubernetes.pods[0]) if not why else {"refused": why}
 
     return ask
@@ -117,6 +118,12 @@ def test_a_models_own_image_runs_for_the_tasks_partition(of_airflow: Callable[..
     assert prepare["args"][-2:] == ["--partition", "2026-01-31"]
     assert model["image"] == MODEL_IMAGE
     assert "envFrom" not in model
+
+
+@pytest.mark.parametrize("manifest", ["container"], indirect=True)
+def test_onboarding_takes_no_scores_of_a_models_own_image(of_airflow: Callable[..., dict[str, Any]]) -> None:
+    assert not of_airflow(reason="onboarding")["spec"].get("initContainers")
+    assert len(of_airflow(reason="catch-up")["spec"]["initContainers"]) == 2
 
 
 @pytest.mark.parametrize("manifest", ["container"], indirect=True)

@@ -28,12 +28,14 @@ def _operator(plan: dict[str, Any], options: dict[str, str]) -> pod.PodTask:
     return made
 
 
-def _context(operator: pod.PodTask, partition: str | None, run_type: str, conf: dict[str, Any]) -> dict[str, Any]:
+def _context(
+    operator: pod.PodTask, partition: str | None, run_type: str, conf: dict[str, Any], try_number: int = 1
+) -> dict[str, Any]:
     ti = SimpleNamespace(
         dag_id=operator.dag_id,
         task_id=operator.task_id,
         map_index=-1,
-        try_number=1,
+        try_number=try_number,
         start_date=datetime.now(UTC),
         xcom_push=lambda **_: None,
     )
@@ -42,14 +44,18 @@ def _context(operator: pod.PodTask, partition: str | None, run_type: str, conf: 
 
 
 def start(
-    plan: dict[str, Any], options: dict[str, str], run_type: str = "manual", conf: dict[str, Any] | None = None
+    plan: dict[str, Any],
+    options: dict[str, str],
+    run_type: str = "manual",
+    conf: dict[str, Any] | None = None,
+    try_number: int = 1,
 ) -> str:
     """Have the pod of a task made; why not, when the plan asks for too much."""
     try:
         operator = _operator(plan, options)
     except BadInput as error:
         return str(error)
-    context = _context(operator, "2026-01-31", run_type, conf or {})
+    context = _context(operator, "2026-01-31", run_type, conf or {}, try_number)
     operator.render_template_fields(context)
     with suppress(TaskDeferred):
         operator.execute(context)
