@@ -23,6 +23,9 @@ MEMORY_TAG = "bridge/memory-mib"
 IMAGE_METADATA = "bridge/image"
 """Metadata of an asset: an image, by its digest, that runs in the pod of its stage before the asset is made."""
 
+LEAVES_TAG = "bridge/leaves-to-airflow"
+"""Tag of a sensor that starts no run in Dagster where Airflow schedules."""
+
 Defined = dg.Definitions | Iterable[dg.AssetsDefinition | dg.AssetSpec]
 
 _EVERY = {Partitions(every=every, timezone="UTC", start=date.min).cron: every for every in get_args(Every)}
@@ -258,6 +261,8 @@ def _automated(source: Defined) -> dict[dg.AssetKey, str]:
         found |= dict.fromkeys(of_job(schedule.job_name), f"the schedule {schedule.name!r}")
     for sensor in repository.sensor_defs:
         if isinstance(sensor, dg.AutomationConditionSensorDefinition) and sensor.default_condition is None:
+            continue
+        if LEAVES_TAG in sensor.tags:
             continue
         keys = {key for target in sensor.targets for key in of_job(target.job_name)}
         keys |= sensor.asset_selection.resolve(graph) if sensor.asset_selection else set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,8 +12,11 @@ import pytest
 import yaml
 
 from airflow_bridge.export import CURRENT, plan_key, set_key
+from airflow_bridge.graph import read
 from airflow_bridge.schema import DagPlan, PlanSet, decode
-from monitoring_assets import layout
+from monitoring_assets import exporting, layout
+from monitoring_assets.assets.factory import STAGE_TAG
+from monitoring_assets.definitions.models import _built
 from monitoring_assets.exporting import export_fleet, scheduler
 from monitoring_assets.refresh import Refresher
 from monitoring_assets.sensors.exporter import exporter_sensor
@@ -94,6 +99,56 @@ def test_with_airflow_the_dags_are_scheduled(lender: Lender) -> None:
     platform.export()
     assert [plan.scheduled for plan in platform.plans.values()] == [True]
     assert scheduler(lender.store) == "airflow"
+
+
+def test_other_code_under_the_same_release_exports_again(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.deploy("1")
+    platform.export()
+    before = exporting.REASONS
+    monkeypatch.setattr(exporting, "REASONS", {**before, "retry": "catch-up"})
+    assert platform.export().changed == (), "what did not change is not built again"
+    assert exporting.code_digest() == exporting.code_digest()
+    monkeypatch.setattr(exporting, "code_digest", lambda: "of another image")
+    assert platform.export().changed == (f"{SLUG}1",)
+
+
+def test_the_code_is_all_that_plans_are_made_by(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def digest() -> str:
+        exporting.code_digest.cache_clear()
+        return exporting.code_digest()
+
+    for package in exporting.CODE:
+        shutil.copytree(Path(__file__).parents[1] / package, tmp_path / package)
+    monkeypatch.setattr("monitoring_assets.exporting.resources.files", lambda package: tmp_path / package)
+    found = [digest()]
+    for file in ("airflow_bridge/plan.py", "airflow_bridge/schema.py", "monitoring_assets/assets/factory.py"):
+        (tmp_path / file).write_text(f"{(tmp_path / file).read_text()}\n# Another image.\n")
+        found.append(digest())
+    monkeypatch.undo()
+    assert len({*found[1:], digest()}) == 4
+    assert found[0] == digest()
+
+
+def test_in_the_real_definitions_nothing_but_arrivals_would_materialise_what_airflow_schedules(
+    lender: Lender,
+) -> None:
+    platform = Platform(lender, "airflow")
+    platform.deploy("1")
+    shard = platform.fleet.shard(0, 1).model_dump_json(by_alias=True, exclude_unset=True)
+    real = _built(platform.settings, shard.encode())
+    assert [sensor.name for sensor in real.sensors or ()] == ["arrivals"]
+    assert any(node.stage for node in read(real, STAGE_TAG, scheduled=True).values())
+
+    nightly = dg.ScheduleDefinition(
+        "nightly", cron_schedule="0 3 * * *", target=dg.AssetSelection.keys(f"{MODEL}/1/psi")
+    )
+    with pytest.raises(BadInput, match=f"'{MODEL}/1/psi' .* would be made by .*'nightly'"):
+        read(dg.Definitions.merge(real, dg.Definitions(schedules=[nightly])), STAGE_TAG, scheduled=True)
+    eager = real.map_asset_specs(
+        func=lambda spec: spec.replace_attributes(automation_condition=dg.AutomationCondition.eager())
+    )
+    with pytest.raises(BadInput, match="automation condition"):
+        read(eager, STAGE_TAG, scheduled=True)
 
 
 def test_two_never_schedule_the_same_and_one_takes_over_from_the_other_when_told_to(lender: Lender) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import dagster as dg
 
+from airflow_bridge.graph import LEAVES_TAG
 from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.arrivals.airflow_runs import AirflowRuns
 from monitoring_assets.arrivals.watch import Name, Watch
@@ -40,6 +41,7 @@ def arrivals_sensor(settings: Settings, members: Sequence[Member], clock: Clock 
         name="arrivals",
         asset_selection=dg.AssetSelection.all(),
         minimum_interval_seconds=3,
+        tags={LEAVES_TAG: "true"},
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Materialises partitions when their data has landed, was corrected, or is missing from the past.",
     )
