@@ -88,6 +88,14 @@ def test_a_backfill_leaves_what_scorewatch_backfill_leaves(
     exported.export()
     assert "small__2_0_0" in exported.dags()
     update(exported, newer, status="retired")
+    with at_it(exported.machine, "small", "features", DAYS[0], version="2.0.0"):
+        under_way = exported.run("small__2_0_0", DAYS[0])
+        until(lambda: exported.tasks("small__2_0_0", under_way)["features"][0] == "running", lambda: "its first task")
+        code, _, err = exported.machine.run("export-dags")
+        assert code == 0, err
+        retired = json.loads((exported.machine.store / "airflow" / "current.json").read_bytes())["set"]
+        until(lambda: exported.dags()["small__2_0_0"]["bundle_version"] == retired, lambda: f"{exported.dags()}")
+    assert exported.finished("small__2_0_0", under_way) == "success", "it is retired, and its run ends all the same"
     exported.export()
     assert "small__2_0_0" not in exported.dags()
     assert exported.ask("GET", "/dags/small__2_0_0")["is_stale"]
@@ -123,6 +131,21 @@ def test_a_run_ends_on_the_plan_that_it_began_with(exported: Any, tmp_path: Path
     manifests = exported.machine.store / "manifests"
     owners = [yaml.safe_load((manifests / f"{digest}.yaml").read_bytes())["owner"] for digest in (old, new)]
     assert owners == ["risk@lender.example", "somebody-else@lender.example"]
+
+
+def test_two_attempts_at_once_leave_one_result_of_everything(exported: Any) -> None:
+    machine, day = exported.machine, DAYS[3]
+    with at_it(machine, "other", "features", day):
+        runs = [exported.run(OTHER, day) for _ in range(2)]
+        wanted = {"run", "other", "features", day}
+
+        def at_once() -> bool:
+            return sum(wanted <= set(each.cmdline()) for each in exported.alive() if each.is_running()) == len(runs)
+
+        until(at_once, lambda: f"two runners: {[exported.tasks(OTHER, run) for run in runs]}")
+    assert {exported.finished(OTHER, run) for run in runs} == {"success"}
+    assert attempts(machine, "other", day) == dict.fromkeys(KINDS, 1)
+    assert_sound(machine, "other")
 
 
 def test_a_run_goes_on_whatever_is_killed_meanwhile(exported: Any) -> None:
@@ -168,10 +191,10 @@ def update(airflow: Any, manifest: Path, **changes: Any) -> None:
 
 
 @contextmanager
-def at_it(machine: Any, model: str, asset: str, partition: str) -> Iterator[None]:
+def at_it(machine: Any, model: str, asset: str, partition: str, version: str = "1.0.0") -> Iterator[None]:
     """Keeps runners of a partition waiting, as another process does that is at it."""
     store = open_store(f"file://{machine.store}")
-    with Leases(store, model, "1.0.0", lambda: datetime.now(UTC)).hold(asset, partition):
+    with Leases(store, model, version, lambda: datetime.now(UTC)).hold(asset, partition):
         yield
 
 
