@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,10 +19,10 @@ from monitoring_assets.alerting.overview import versions_with_alerts
 from monitoring_assets.alerting.policies_seen import Policies
 from monitoring_assets.alerting.policy import Policy
 from monitoring_assets.alerting.reconcile import Reconciled, Reconciler, Unsettled
-from monitoring_assets.alerting.silences import end_silence, in_force, silences
+from monitoring_assets.alerting.silences import Quiet, in_force, silences
 from monitoring_assets.alerting.state import StateFile
 from monitoring_assets.alerting.storms import Weather
-from monitoring_assets.fleet import Fleet, Name
+from monitoring_assets.fleet import Fleet, Member, Name
 from monitoring_assets.fleet_defaults import DefaultsFile, FleetPolicy
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.manifest import Manifest
@@ -71,15 +71,12 @@ def publish(settings: Settings, clock: Clock, *, refused: bool = False) -> Round
     Raises InfrastructureError when the store cannot be listed.
     """
     store, now = settings.open_store(), clock()
-    fleet = FleetFile(store).read()
-    silent = silences(store)
-    over = {model for model, silence in silent.items() if not in_force(silence, now)}
+    fleet, quiet, policies = FleetFile(store).read(), Quiet(store, now), Policies(store)
+    reconciler = _reconciler(settings, clock)
+    weather = Weather(store, reconciler.pager, clock, settings.env, settings.dagit_url)
     named = {(each.model, each.version) for each in markers(store, layout.PENDING)}
     stated = set(versions_with_alerts(store))
     abouts = _abouts(fleet, named | stated, DefaultsFile(store).read().policy, settings.open_registry())
-    reconciler = _reconciler(settings, clock)
-    weather = Weather(store, reconciler.pager, clock, settings.env, settings.dagit_url)
-    policies = Policies(store)
     called = named | weather.released() | policies.changed({name: abouts[name] for name in stated & abouts.keys()})
     if refused:
         called |= {(letter.model, letter.version) for letter in dead_letters(store)}
@@ -87,34 +84,40 @@ def publish(settings: Settings, clock: Clock, *, refused: bool = False) -> Round
         name: about
         for name, about in abouts.items()
         # A version that went leaves its episodes behind, and nothing else that would bring anybody here.
-        if name in called or name[0] in over or (name in stated and not about.monitored)
+        if name in called or name[0] in quiet.over or (name in stated and not about.monitored)
     }
-
-    def tell(about: About) -> Unsettled | Reconciled:
-        silenced = about.model in silent and about.model not in over
-        return reconciler.tell(about, silenced=silenced, refused=refused)
-
     # Whoever is to be woken is, before anything waits for Datadog.
-    told = _each(tell, wanted)
-    policies.seen({name: wanted[name] for name, found in told.items() if isinstance(found, Unsettled)})
-    unseen = {name[0] for name in stated - abouts.keys()}
-    for model in over - unseen:
-        if not any(isinstance(found, Reconciled) and found.waiting for name, found in told.items() if name[0] == model):
-            end_silence(store, silent[model])
-    sent, stormy = weather.look({name for name, found in told.items() if isinstance(found, Reconciled)})
-    deployed = [(member, abouts[member.name]) for member in fleet.members]
-    at_pagerduty = deployments.pagerduty(reconciler.pager, settings.env, settings.dagit_url)
-    unannounced = {**deployments.announce(store, at_pagerduty, deployed, now)}
-    standing = {name: about for name, about in abouts.items() if about.monitored and name in stated.union(wanted)}
-    # Before the gauges of partitions, of which there may be so many that Datadog has enough for a while.
+    told = _each(lambda about: reconciler.tell(about, silenced=about.model in quiet.silent, refused=refused), wanted)
     waiting = {name: found for name, found in told.items() if isinstance(found, Reconciled)}
-    unshown = _show(reconciler, standing, undelivered=sum(bool(each.waiting) for each in waiting.values()))
-    if reconciler.datadog is not None:
-        at_datadog = deployments.datadog(reconciler.datadog, settings.env, settings.dagit_url)
-        unannounced |= deployments.announce(store, at_datadog, deployed, now)
     unsettled = {name: found for name, found in told.items() if isinstance(found, Unsettled)}
+    policies.seen({name: wanted[name] for name in unsettled})
+    quiet.end(
+        {name[0] for name, found in waiting.items() if found.waiting} | {name[0] for name in stated - abouts.keys()}
+    )
+    sent, stormy = weather.look(waiting.keys())
+    standing = {name: about for name, about in abouts.items() if about.monitored and name in stated.union(wanted)}
     unknown = {" ".join(name): UNKNOWN for name in called - abouts.keys()} if fleet.registered else {}
-    return _summed(waiting | _each(reconciler.settle, unsettled), sent, {**unknown, **stormy, **unannounced, **unshown})
+    undelivered = sum(bool(each.waiting) for each in waiting.values())
+    unshown = _show_all(reconciler, [(each, abouts[each.name]) for each in fleet.members], standing, undelivered, now)
+    return _summed(waiting | _each(reconciler.settle, unsettled), sent, {**unknown, **stormy, **unshown})
+
+
+def _show_all(
+    reconciler: Reconciler,
+    deployed: Sequence[tuple[Member, About]],
+    standing: Mapping[Name, About],
+    undelivered: int,
+    now: datetime,
+) -> dict[str, str]:
+    """Tell of deployments and of how things stand, before the gauges of partitions, of which there may be so many that
+    Datadog has enough for a while; what could not be told.
+    """
+    store, env, dagit = reconciler.store, reconciler.env, reconciler.dagit
+    problems = {**deployments.announce(store, deployments.pagerduty(reconciler.pager, env, dagit), deployed, now)}
+    problems |= _show(reconciler, standing, undelivered)
+    if reconciler.datadog is not None:
+        problems |= deployments.announce(store, deployments.datadog(reconciler.datadog, env, dagit), deployed, now)
+    return problems
 
 
 def _each(work: Callable[[Given], Found], given: Mapping[Name, Given]) -> dict[Name, Found | Reconciled]:

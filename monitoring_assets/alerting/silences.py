@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from datetime import datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
@@ -50,3 +51,17 @@ def silences(store: ObjectStore) -> dict[str, Silence]:
 def in_force(silence: Silence | None, now: datetime) -> bool:
     """Whether nothing is to be triggered now."""
     return silence is not None and now < silence.until
+
+
+class Quiet:
+    """The models that are silent now, and those whose silence is ``over``: what still fires of them is told."""
+
+    def __init__(self, store: ObjectStore, now: datetime) -> None:
+        self._store, self._all = store, silences(store)
+        self.silent = {model for model, silence in self._all.items() if in_force(silence, now)}
+        self.over = self._all.keys() - self.silent
+
+    def end(self, untold: Collection[str]) -> None:
+        """Remove the silences that are over, but those of models that somebody is still to be told of."""
+        for model in self.over - set(untold):
+            end_silence(self._store, self._all[model])
