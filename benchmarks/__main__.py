@@ -9,7 +9,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-MODULES = ("airflow", "backfill", "backtest", "detect", "distribution", "fleet", "memory", "onboarding")
+MODULES = ("airflow", "backfill", "backtest", "detect", "distribution", "fleet", "memory", "onboarding", "workspace")
 
 
 def main() -> None:
