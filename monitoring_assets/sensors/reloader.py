@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 THREADS = 8
 EVERY_S = 10.0
-"""Between two loads of one location, if changes come all the time; if longer, five times what the last one took."""
+"""Between two loads of one location, if changes come all the time; if longer, twice what the last one took."""
+ROW = 2
+"""Loads one soon after the other before that: what changes now and then is loaded at once, also after a start."""
+LONGEST_S = 60.0
+"""The longest of these waits, and what is between two loads that are not in a row."""
 RETRY_S = 5.0
 """Before one that failed is told once more; then twice as long, up to ten minutes. Other definitions need not wait."""
 LEAST_S = 5.0
@@ -28,12 +32,13 @@ class _Last:
     took: float
     problem: str
     failures: int
+    row: int
 
     def due(self, version: str) -> float:
         """When it may be told a version."""
         if self.problem and version == self.version:
             return self.ended + min(RETRY_S * (1 << min(self.failures - 1, 10)), 600)
-        return self.ended + max(EVERY_S, 5 * self.took)
+        return self.ended + (min(max(EVERY_S, 2 * self.took), LONGEST_S) if self.row >= ROW else 0)
 
 
 class Reloader:
@@ -72,5 +77,6 @@ class Reloader:
         problem = reload(name, limit - begun)
         now, before = self._clock(), self._last.get(name)
         failures = (before.failures if before else 0) + 1 if problem else 0
-        self._last[name] = _Last(version, now, now - begun, problem, failures)
+        row = before.row + 1 if before and begun < before.ended + LONGEST_S else 1
+        self._last[name] = _Last(version, now, now - begun, problem, failures, row)
         return not problem

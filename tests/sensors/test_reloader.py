@@ -95,10 +95,16 @@ def test_that_a_server_does_not_answer_once_is_no_problem_yet(place: Place) -> N
     assert place.told_names == {}
 
 
-@pytest.mark.parametrize(("takes", "loads"), [(0.0, 10), (6.0, 4)])
-def test_the_first_change_loads_at_once_and_changes_that_come_all_the_time_now_and_then(
-    place: Place, takes: float, loads: int
-) -> None:
+@pytest.mark.parametrize("takes", [0.0, 40.0])
+def test_a_change_loads_at_once_also_after_a_start_and_after_a_quiet_minute(place: Place, takes: float) -> None:
+    place.takes["a"] = takes
+    for number in range(4):
+        place.now += 61 if number % 2 == 0 else 1
+        assert place.tell(a=str(number)) == ["a"]
+
+
+@pytest.mark.parametrize(("takes", "loads"), [(0.0, 11), (10.0, 5), (40.0, 2)])
+def test_changes_that_come_all_the_time_load_now_and_then(place: Place, takes: float, loads: int) -> None:
     place.takes["a"] = takes
     assert place.tell(a="0") == ["a"]
     count, end = 1, place.now + 99
