@@ -5,6 +5,8 @@ VENV := .venv
 AIRFLOW := .venvs/airflow
 PYTHON := $(VENV)/bin/python
 SUPPORTED := sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+# The pip that comes with Python may be old, and takes twice as long for what follows.
+NEWER_PIP := -m pip install --quiet --upgrade pip --constraint
 INSTALL := $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -49,11 +51,13 @@ clean: ## remove both environments and every cache; results (.scorewatch) and do
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo 'installing Scorewatch into $(VENV) (minutes the first time) …'
+	@$(PYTHON) $(NEWER_PIP) constraints.txt
 	@$(INSTALL) '.[monitoring,ui,demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo 'installing Scorewatch and what its tests need into $(VENV) (minutes the first time) …'
+	@$(PYTHON) $(NEWER_PIP) constraints.txt
 	@$(INSTALL) '.[monitoring,ui,demo,postgres,kubernetes,dev]'
 	@touch $@ $(VENV)/.demo
 
@@ -62,6 +66,7 @@ $(AIRFLOW)/.done: pyproject.toml constraints-airflow.txt | $(VENV)/.made
 	@echo 'installing Airflow into $(AIRFLOW) (minutes the first time) …'
 	@rm -rf $(AIRFLOW)
 	@$(PYTHON) -m venv $(AIRFLOW)
+	@$(AIRFLOW)/bin/python $(NEWER_PIP) constraints-airflow.txt
 	@$(AIRFLOW)/bin/python -m pip install --quiet --constraint constraints-airflow.txt --editable '.[airflow]'
 	@touch $@
 

@@ -31,5 +31,6 @@ def test_its_constraints_pin_what_is_declared_to_a_version_that_is_allowed() -> 
 
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)] == []
     assert lines == sorted(lines, key=str.lower)
-    for declared in map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["airflow"]]):
+    extras = project["optional-dependencies"]
+    for declared in map(Requirement, [*project["dependencies"], *extras["airflow"], *extras["airflow-server"]]):
         assert pins[canonicalize_name(declared.name)] in declared.specifier
