@@ -161,14 +161,20 @@ class Airflow:
 
     def runner(self, stage: str, partition: str) -> psutil.Process:
         """The process of `scorewatch run` that is at a stage of a partition."""
-        wanted = {"run", stage, partition}
-        found = until(
-            lambda: [each for each in self.alive() if wanted <= set(_command_line(each))],
-            lambda: f"a runner of {stage} of {partition}",
-        )
-        assert len(found) == 1, found
-        process: psutil.Process = found[0]
+        [process] = self.runners(stage, partition)
         return process
+
+    def runners(self, stage: str, partition: str, count: int = 1) -> list[psutil.Process]:
+        """So many processes of `scorewatch run` that are at a stage of a partition; there may be no more."""
+        wanted = {"run", stage, partition}
+        found: list[psutil.Process] = until(
+            lambda: (
+                len(found := [each for each in self.alive() if wanted <= set(_command_line(each))]) >= count and found
+            ),
+            lambda: f"{count} runners of {stage} of {partition}",
+        )
+        assert len(found) == count, found
+        return found
 
     def alive(self) -> list[psutil.Process]:
         """All processes of the stack, and of runners that it has left behind."""

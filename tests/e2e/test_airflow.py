@@ -95,16 +95,16 @@ def test_a_backfill_leaves_what_scorewatch_backfill_leaves(
         assert code == 0, err
         retired = json.loads((exported.machine.store / "airflow" / "current.json").read_bytes())["set"]
         until(lambda: exported.dags()["small__2_0_0"]["bundle_version"] == retired, lambda: f"{exported.dags()}")
-    assert exported.finished("small__2_0_0", under_way) == "success", "it is retired, and its run ends all the same"
-    exported.export()
-    assert "small__2_0_0" not in exported.dags()
-    assert exported.ask("GET", "/dags/small__2_0_0")["is_stale"]
 
     made = {run["partition_key"]: run["dag_run_id"] for run in exported.runs(SMALL) if run["run_type"] == "backfill"}
     assert set(made) == {*DAYS, DUPLICATED, ABSENT}
     ends = {day: exported.finished(SMALL, run) for day, run in made.items()}
     assert {day for day, end in ends.items() if end == "failed"} == {DUPLICATED, ABSENT}
     assert exported.finished(SMALL, manual) == "success"
+    assert exported.finished("small__2_0_0", under_way) == "success", "it is retired, and its run ends all the same"
+    exported.export()
+    assert "small__2_0_0" not in exported.dags()
+    assert exported.ask("GET", "/dags/small__2_0_0")["is_stale"]
     assert findings(exported.machine, "small") == findings(alone, "small")
     assert len(findings(alone, "small")) == len(made) * len(KINDS)
     assert pointers(exported.machine, "small") == pointers(alone, "small")
@@ -137,12 +137,7 @@ def test_two_attempts_at_once_leave_one_result_of_everything(exported: Any) -> N
     machine, day = exported.machine, DAYS[3]
     with at_it(machine, "other", "features", day):
         runs = [exported.run(OTHER, day) for _ in range(2)]
-        wanted = {"run", "other", "features", day}
-
-        def at_once() -> bool:
-            return sum(wanted <= set(each.cmdline()) for each in exported.alive() if each.is_running()) == len(runs)
-
-        until(at_once, lambda: f"two runners: {[exported.tasks(OTHER, run) for run in runs]}")
+        exported.runners("features", day, len(runs))
     assert {exported.finished(OTHER, run) for run in runs} == {"success"}
     assert attempts(machine, "other", day) == dict.fromkeys(KINDS, 1)
     assert_sound(machine, "other")
