@@ -8,6 +8,7 @@ sensor for a while, and then all locations are loaded once more while the old gr
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from typing import Any
 import yaml
 
 from benchmarks.fleet import SHARD
-from benchmarks.fleet_store import deployed, model_name
+from benchmarks.fleet_store import deployed, model_name, partitions
 from benchmarks.measure import measured
 from benchmarks.s3 import LAKE
 
@@ -194,11 +196,17 @@ def _wait(ready: Callable[[], bool]) -> None:
 
 
 def _fill(home: Path, versions: int) -> None:
+    """Versions of today, so that there is no day yet of which data could be looked for."""
+    changes = [
+        (f"s3://{LAKE}".encode(), f"file://{home}/lake".encode()),
+        (f"start: {partitions()[0]}".encode(), f"start: {datetime.now(UTC):%Y-%m-%d}".encode()),
+    ]
     for model in map(model_name, range(versions)):
         for key, data in deployed(model).items():
+            content = functools.reduce(lambda text, change: text.replace(*change), changes, data)
             path = home / "store" / "registry" / key
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data.replace(f"s3://{LAKE}".encode(), f"file://{home}/lake".encode()))
+            path.write_bytes(content)
 
 
 def _publish() -> None:
