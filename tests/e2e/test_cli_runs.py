@@ -64,8 +64,9 @@ def test_what_is_wrong_with_the_arguments_is_said_and_exits_2(machine: Any) -> N
 def test_a_partition_without_data_exits_2_and_one_with_duplicate_keys_3(machine: Any) -> None:
     run = ("run", "small", "1.0.0", "--stage", "features", "--json", "--partition")
     code, out, _ = machine.run(*run, ABSENT)
-    [found] = json.loads(out)
-    assert (code, found["state"], found["status"]) == (2, "missing", "insufficient_data")
+    found = {each["asset"]: each for each in json.loads(out)}
+    assert (code, found["features"]["state"], found["features"]["status"]) == (2, "missing", "insufficient_data")
+    assert found["csi"]["status"] == "insufficient_data", "whoever runs stages one by one ends here"
     code, out, _ = machine.run(*run, DUPLICATED)
     found = {each["asset"]: each for each in json.loads(out)}
     assert (code, found["features"]["state"], found["features"]["status"]) == (3, "blocked", "breach")
