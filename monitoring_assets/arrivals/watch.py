@@ -294,7 +294,8 @@ class Watch:
         now, history = self._clock(), each.history
 
         def look(partition: str) -> bool:
-            return landing(each.version, partition).settled(now)
+            found = landing(each.version, partition)
+            return found.settled(now) and each.is_past(partition, found)
 
         unknown = [partition for partition in history if partition not in each.peeked]
         found = at_once(lambda partition: budget.work(each, look, partition), unknown)

@@ -173,6 +173,10 @@ class Watched:
         _, ended = self.version.calendar.window(partition)
         return found.landed_at is not None and max(found.landed_at, ended) <= self.member.deployed_at
 
+    def is_past(self, partition: str, found: Landing) -> bool:
+        """Whether history takes the data: what landed since the deployment is an arrival, where these are looked for."""
+        return self.was_there_before(partition, found) or partition not in self._horizon()
+
     def has_been_through(self, partition: str, found: Landing, now: datetime) -> bool:
         """Whether this data has been through everything.
 
@@ -253,9 +257,7 @@ class Watched:
         """The stretch is done, as far as it can be; data that arrives for it after all is looked for."""
         left = set(self.past.stretches.pop(0).undone)
         self.past.given_up |= left
-        calendar = self.version.calendar
-        horizon = calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
-        for each in left.intersection(horizon) - set(self.looks):
+        for each in left.intersection(self._horizon()) - set(self.looks):
             self.look_later(each, now)
         self._note_history(self._newest)
 
@@ -267,6 +269,11 @@ class Watched:
     @property
     def _grace(self) -> timedelta:
         return self.grace_hours.of(self.version.calendar.every)
+
+    def _horizon(self) -> list[str]:
+        """The partitions that are looked for by themselves."""
+        calendar = self.version.calendar
+        return calendar.previous(self._newest, HORIZON[calendar.every]) if self._newest else []
 
     def _recent(self) -> list[str]:
         """The newest partitions: those that can be live whenever their data comes."""
