@@ -84,7 +84,8 @@ def imported(source: Path) -> set[str]:
 def declared() -> list[Requirement]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     # Airflow's side has an environment, and pins, of its own.
-    extras = {name: needed for name, needed in project["optional-dependencies"].items() if name != "airflow"}
+    theirs = {"airflow", "airflow-server"}
+    extras = {name: needed for name, needed in project["optional-dependencies"].items() if name not in theirs}
     groups = [project["dependencies"], *extras.values()]
     return [Requirement(each) for group in groups for each in group]
 

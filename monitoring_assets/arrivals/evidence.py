@@ -10,6 +10,7 @@ from monitoring_assets.datasets import Current
 from monitoring_assets.landing import Landing
 from monitoring_assets.results import Input, Result, newest_of_asset
 from monitoring_assets.version import CHECKS, CSI, DISTRIBUTION, FEATURES, PSI, DeployedVersion
+from resources.object_store import ObjectStore
 
 RUN = "run"
 """The asset of results about runs that die."""
@@ -89,3 +90,13 @@ def _results(version: DeployedVersion, partition: str, kind: str) -> str:
 
 def _names(inputs: tuple[Input, ...], asset: str, digest: str) -> bool:
     return any(each.asset == asset and each.digest == digest for each in inputs)
+
+
+def to_be_judged_again(store: ObjectStore) -> dict[tuple[str, str], list[str]]:
+    """Partitions (encoded) that a killed run left others to be judged again behind, by model and version."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for info in store.list(layout.REJUDGE):
+        model, _, rest = info.key.removeprefix(layout.REJUDGE).partition("/")
+        version, _, partition = rest.partition("/")
+        found.setdefault((model, version), []).append(partition)
+    return found

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from monitoring_assets import layout
 from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.arrivals.asking import ROUNDS, Queue, again
 from monitoring_assets.arrivals.budget import LEFT, Budget, at_once, fair, guarded, note_failures
@@ -20,6 +19,7 @@ from monitoring_assets.arrivals.dying import (
     report_onboarding,
     report_recovered,
 )
+from monitoring_assets.arrivals.evidence import to_be_judged_again
 from monitoring_assets.arrivals.overdue import report_arrived, report_overdue
 from monitoring_assets.arrivals.watched import Landed, Watched
 from monitoring_assets.fleet import Member
@@ -203,7 +203,7 @@ class Watch:
 
     def _unhurried(self, idle: Sequence[Watched], attempts: Attempts, budget: Budget) -> list[Task]:
         """What can wait: onboarding, what killed runs left undone, and history, some of it at a time."""
-        now, marked = self._clock(), self._marked()
+        now, marked = self._clock(), to_be_judged_again(self._store)
         awake = [each for each in idle if each.awake(now)]
         left = [each for each in awake if each.onboarded and each.name in marked]
         behind = [(each, guarded(each, each.judging_again, marked[each.name])) for each in left]
@@ -305,15 +305,6 @@ class Watch:
         if LEFT in found:
             return LEFT
         return [partition for partition in history if each.peeked.pop(partition)]
-
-    def _marked(self) -> dict[Name, list[str]]:
-        """Partitions (encoded) that a killed run left others to be judged again behind, by version."""
-        found: dict[Name, list[str]] = {}
-        for info in self._store.list(layout.REJUDGE):
-            model, _, rest = info.key.removeprefix(layout.REJUDGE).partition("/")
-            version, _, partition = rest.partition("/")
-            found.setdefault((model, version), []).append(partition)
-        return found
 
 
 def _known(asked: Sequence[tuple[Watched, Task]], attempts: Attempts) -> Mapping[str, Attempt]:

@@ -174,7 +174,7 @@ class Watched:
         return found.landed_at is not None and max(found.landed_at, ended) <= self.member.deployed_at
 
     def is_past(self, partition: str, found: Landing) -> bool:
-        """Whether history takes the data: what landed since the deployment is an arrival, where these are looked for."""
+        """Whether history takes the data: what landed since the deployment is an arrival, where one is looked for."""
         return self.was_there_before(partition, found) or partition not in self._horizon()
 
     def has_been_through(self, partition: str, found: Landing, now: datetime) -> bool:

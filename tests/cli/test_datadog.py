@@ -23,7 +23,7 @@ from resources.object_store import LocalStore
 from resources.settings import Settings
 
 API_KEY, APP_KEY = "an-api-key-d41d8cd98f00b204", "an-application-key-e9800998ecf8427e"
-MONITORS = {"age-of-results", "dead-letters", "drift", "heartbeat"}
+MONITORS = {"age-of-results", "dead-letters", "drift", "heartbeat", "undelivered"}
 PLACEHOLDER = "@scorewatch-notify"
 
 Body = dict[str, Any]
@@ -191,7 +191,7 @@ def test_the_first_time_everything_is_created_and_monitors_are_validated_before(
     done = apply()
 
     assert done.exit_code == 0, done.output
-    assert done.stdout.count(": created") == 6
+    assert done.stdout.count(": created") == 7
     assert {each["title"] for each in datadog.dashboards.values()} == {"Scorewatch: fleet", "Scorewatch: model"}
     assert len(datadog.monitors) == len(MONITORS)
     validated = [at for at, (_, path) in enumerate(datadog.asked) if path == "/api/v1/monitor/validate"]
@@ -204,7 +204,7 @@ def test_the_second_time_nothing_is_written(apply: Apply, datadog: FakeDatadog) 
     datadog.asked.clear()
     again = apply()
 
-    assert again.stdout.count(": nothing to change") == 6
+    assert again.stdout.count(": nothing to change") == 7
     assert datadog.written == []
 
 
@@ -227,12 +227,12 @@ def test_what_differs_is_updated_in_place_and_nothing_else_is_written(apply: App
     titles = [each["definition"]["title"] for each in datadog.dashboard("fleet")["widgets"]]
     assert titles == [each["definition"]["title"] for each in wanted[1]]
     assert datadog.monitor("heartbeat")["query"] == wanted[0]
-    assert len(datadog.dashboards) + len(datadog.monitors) == 6
+    assert len(datadog.dashboards) + len(datadog.monitors) == 7
 
 
 def test_a_dry_run_shows_the_difference_and_writes_nothing(apply: Apply, datadog: FakeDatadog) -> None:
     empty = apply("--dry-run")
-    assert empty.stdout.count(": would be created") == 6
+    assert empty.stdout.count(": would be created") == 7
     assert (datadog.dashboards, datadog.monitors) == ({}, {})
 
     apply()
@@ -245,7 +245,7 @@ def test_a_dry_run_shows_the_difference_and_writes_nothing(apply: Apply, datadog
     assert '-  "query": "max(last_15m):max:scorewatch.publisher.dead_letters{env:prod} > 00",' in lines
     assert '+  "query": "max(last_15m):max:scorewatch.publisher.dead_letters{env:prod} > 0",' in lines
     assert sum(line.startswith(("-", "+")) for line in lines) == 4
-    assert changed.stdout.count(": nothing to change") == 5
+    assert changed.stdout.count(": nothing to change") == 6
     assert datadog.written == []
 
 
@@ -262,7 +262,7 @@ def test_what_is_not_ours_is_left_alone_however_much_there_is(apply: Apply, data
     datadog.asked.clear()
     again = apply()
 
-    assert again.stdout.count(": nothing to change") == 6
+    assert again.stdout.count(": nothing to change") == 7
     assert datadog.written == []
     assert {which: datadog.dashboards[which] for which in before[0]} == before[0]
     assert {which: datadog.monitors[which] for which in before[1]} == before[1]
@@ -407,7 +407,7 @@ def test_a_handle_is_set_once_and_kept(apply: Apply, datadog: FakeDatadog) -> No
 
     datadog.asked.clear()
     third = apply()
-    assert third.stdout.count(": nothing to change") == 6
+    assert third.stdout.count(": nothing to change") == 7
     assert third.stderr == ""
     assert datadog.written == []
 
