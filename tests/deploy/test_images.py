@@ -1,38 +1,20 @@
-"""What the Dockerfiles say; building them takes a container engine."""
+"""What the Dockerfiles say; `test_image_*.py` build the images and run them."""
 
 from __future__ import annotations
 
-import fnmatch
+import importlib.metadata
 import re
+import shlex
 import tomllib
-from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-REPOSITORY = Path(__file__).parents[2]
-IMAGES = ("monitoring", "airflow", "stand-ins")
+from tests.deploy import built
+from tests.deploy.dockerfiles import IMAGES, REPOSITORY, flags, instructions, let_in, stages
+
 USERS = {"monitoring": "1000:1000", "airflow": "50000:0", "stand-ins": "1000:1000"}
-
-Instruction = tuple[str, str]
-
-
-def instructions(image: str) -> list[Instruction]:
-    """The instructions of an image's Dockerfile, each with its arguments in one line."""
-    text = (REPOSITORY / "deploy" / "docker" / image / "Dockerfile").read_text(encoding="utf-8")
-    lines = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
-    parts = [line.strip().partition(" ") for line in lines if line.strip()]
-    return [(word, re.sub(r"\s+", " ", rest).strip()) for word, _, rest in parts]
-
-
-def stages(image: str) -> list[list[Instruction]]:
-    """The instructions from each FROM to the next one."""
-    found: list[list[Instruction]] = []
-    for word, rest in instructions(image):
-        if word == "FROM":
-            found.append([])
-        if found:
-            found[-1].append((word, rest))
-    return found
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -75,6 +57,50 @@ def test_packages_are_pinned_and_where_they_come_from_stays_in_no_layer(image: s
 
 
 @pytest.mark.parametrize("image", IMAGES)
+def test_what_it_installs_is_pinned_with_all_that_this_needs(image: str) -> None:
+    installs = [
+        shlex.split(command)
+        for word, rest in instructions(image)
+        if word == "RUN"
+        for command in flags(rest)[1].split("&&")
+        if "pip install" in command and "--no-deps" not in command
+    ]
+
+    assert installs
+    for words in installs:
+        assert words.count("--constraint") == 1
+        file = words[words.index("--constraint") + 1]
+        named = [each for each in words[2:] if not each.startswith("-") and each != file]
+        assert named
+        assert {name for name in _needed(named) if name not in built.pins(file)} == set()
+
+
+def _needed(named: list[str]) -> set[str]:
+    """The packages that are meant by what pip is told, and what they need, as far as these tests have it."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    found, waiting = set[tuple[str, str]](), [Requirement(each.replace(".[", "scorewatch[")) for each in named]
+    while waiting:
+        each = waiting.pop()
+        if each.name == "scorewatch":
+            extras = [one for extra in each.extras for one in project["optional-dependencies"][extra]]
+            waiting += map(Requirement, [*project["dependencies"], *extras])
+            continue
+        for extra in ("", *each.extras):
+            if (canonicalize_name(each.name), extra) not in found:
+                found.add((canonicalize_name(each.name), extra))
+                of_it = map(Requirement, _requires(each.name))
+                waiting += [one for one in of_it if one.marker is None or one.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}
+
+
+def _requires(name: str) -> list[str]:
+    try:
+        return importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+@pytest.mark.parametrize("image", IMAGES)
 def test_its_label_says_the_version_of_the_package(image: str) -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
@@ -91,30 +117,10 @@ def test_what_it_copies_is_let_into_the_build_and_what_holds_secrets_or_is_large
             assert sources
             for source in sources:
                 assert (REPOSITORY / source).exists()
-                assert _let_in(source), source
+                assert let_in(source), source
     for kept_out in (".git/config", ".venv/bin/python", ".scorewatch/store/a", ".cache/a", "tests/conftest.py", ".env"):
-        assert not _let_in(kept_out)
-    assert not _let_in("resources/__pycache__/settings.cpython-311.pyc")
-
-
-def _let_in(path: str) -> bool:
-    """Whether .dockerignore lets a path into the build: the last of its lines that matches decides."""
-    let_in = True
-    for line in (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines():
-        if not line or line.startswith("#"):
-            continue
-        pattern = line.removeprefix("!").rstrip("/")
-        parts = Path(path).parts
-        heads = ["/".join(parts[: number + 1]) for number in range(len(parts))]
-        if any(_matches(head, pattern) for head in heads):
-            let_in = line.startswith("!")
-    return let_in
-
-
-def _matches(path: str, pattern: str) -> bool:
-    if pattern.startswith("**/"):
-        return fnmatch.fnmatchcase(path.rpartition("/")[2], pattern[3:])
-    return path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern)
+        assert not let_in(kept_out)
+    assert not let_in("resources/__pycache__/settings.cpython-311.pyc")
 
 
 def test_the_extras_of_the_monitoring_image_are_all_that_a_cluster_needs() -> None:
