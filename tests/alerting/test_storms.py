@@ -60,11 +60,12 @@ def test_a_storm_pages_once_for_the_fleet_and_holds_back_what_its_models_have_to
     assert page.dedup_key == f"scorewatch/test/fleet/{DAY}"
     assert "15 of 20 models breach on 2026-01-01 (15 drift)" in page.payload["summary"]
     assert page.payload["custom_details"]["models"][0] == "model-00"
-    assert len(of_models(recorder)) == ALONE
+    alone = of_models(recorder)
+    assert ALONE <= len(alone) <= FEW
     for _ in range(3):
         assert company.publish(HOLD).waiting == {}
-    assert len(recorder.pagerduty.pages) == ALONE + 1
-    assert [page.resolved for page in recorder.pagerduty.pages] == [False] * (ALONE + 1)
+    assert of_models(recorder) == alone
+    assert [page.resolved for page in recorder.pagerduty.pages] == [False] * (len(alone) + 1)
 
 
 def test_once_a_storm_is_over_what_still_fires_pages_for_itself_and_what_cleared_never_does(
@@ -72,7 +73,8 @@ def test_once_a_storm_is_over_what_still_fires_pages_for_itself_and_what_cleared
 ) -> None:
     breach(company, 0, 15)
     company.publish(LATER)
-    held = {f"model-{number:02d}" for number in range(15)} - set(of_models(recorder))
+    alone = of_models(recorder)
+    held = {f"model-{number:02d}" for number in range(15)} - set(alone)
     # Two of those that were held back did not recover.
     broken = sorted(held)[:2]
     for number in range(15):
@@ -83,7 +85,7 @@ def test_once_a_storm_is_over_what_still_fires_pages_for_itself_and_what_cleared
     [page] = of_fleet(recorder)
     assert page.resolved
     assert company.publish(LATER).waiting == {}
-    assert sorted(of_models(recorder)[ALONE:]) == broken
+    assert sorted(of_models(recorder)[len(alone) :]) == broken
     assert {key.split("/")[2] for key in recorder.pagerduty.open} == set(broken)
     company.publish(LATER)
     assert storms(company.lender.store) == []
@@ -94,8 +96,8 @@ def test_a_few_models_that_breach_together_page_each_though_the_later_ones_wait_
     company: Company, recorder: Recorder
 ) -> None:
     breach(company, 0, 6)
-    assert len(company.publish(LATER).waiting) == 6 - ALONE
-    assert len(of_models(recorder)) == ALONE
+    waiting = company.publish(LATER).waiting
+    assert ALONE <= len(of_models(recorder)) == 6 - len(waiting)
     assert company.publish(HOLD).waiting == {}
     assert sorted(of_models(recorder)) == [f"model-{number:02d}" for number in range(6)]
     assert of_fleet(recorder) == []
@@ -225,7 +227,7 @@ def test_a_storm_that_could_not_be_told_is_told_later_and_one_that_is_refused_is
     company.publish(2 * HOLD)
     company.publish(LATER)
     assert len(of_fleet(recorder)) == 1
-    assert len(of_models(recorder)) <= ALONE
+    assert len(of_models(recorder)) <= FEW
     for number in range(15):
         for partition in ("2026-01-02", "2026-01-03"):
             company.write(f"model-{number:02d}", partition, "ok")
