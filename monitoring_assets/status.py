@@ -113,11 +113,11 @@ def _of_results(
     calendar, watched = version.calendar, Watched(version, member)
     newest = calendar.latest_complete(now)
     if newest is None:
-        return say(state="onboarding", reason=f"its first partition, {calendar.first_key}, has not ended yet")
+        return _not_judged(version, say, f"its first partition, {calendar.first_key}, has not ended yet")
     live, judged = _newest_with_results(version, newest)
     shown = live or judged
     if shown is None:
-        return say(state="onboarding")
+        return _not_judged(version, say)
     results = shown.newest()
     gravest = max(results, key=lambda each: SEVERITY.index(each.status))
     ended_at = calendar.window(shown.partition)[1]
@@ -135,15 +135,23 @@ def _of_results(
     )
 
 
+def _not_judged(version: DeployedVersion, say: Callable[..., VersionStatus], reason: str = "") -> VersionStatus:
+    """It is being onboarded, unless every run that tried to died."""
+    for result in _PartitionResults(version, layout.REGISTRY_PARTITION).newest():
+        if result.asset == RUN and result.status != "ok":
+            return say(state=result.status, kind=result.kind, reason=result.reason)
+    return say(state="onboarding", reason=reason)
+
+
 class _PartitionResults:
-    """The results of one partition; each object is read once, when it is asked for."""
+    """The results of one partition, or of the version as a whole; each object is read once, when it is asked for."""
 
     def __init__(self, version: DeployedVersion, partition: str) -> None:
         self.partition = partition
         self._store, self._read = version.store, dict[str, Result]()
         self._keys: dict[str, list[str]] = {}
         manifest = version.manifest
-        folder = f"{layout.results_of(manifest.model, manifest.version)}/{version.calendar.encode(partition)}/"
+        folder = f"{layout.results_of(manifest.model, manifest.version)}/{layout.encoded(partition)}/"
         for info in self._store.list(folder):
             self._keys.setdefault(info.key.removeprefix(folder).partition("/")[0], []).append(info.key)
 

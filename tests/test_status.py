@@ -299,6 +299,14 @@ def test_a_bad_update_leaves_a_version_as_it_stands_and_is_told(records: Records
     assert "tier" not in found.reason
 
 
+def test_a_version_whose_runs_all_died_before_anything_was_judged_is_not_shown_as_on_its_way(deployed: Records) -> None:
+    deployed.result("registry", "pipeline", "error", asset="run", reason="5 runs in a row ended without a result")
+    found = deployed.one()
+    assert (found.state, found.kind, found.reason) == ("error", "pipeline", "5 runs in a row ended without a result")
+    deployed.result("registry", "pipeline", "ok", asset="run")
+    assert deployed.one().state == "onboarding"
+
+
 def test_a_retired_version_is_nothing_else(deployed: Records) -> None:
     deployed.day("2026-01-19", "breach")
     deployed.deploy(status="retired", source=deployed.lender.manifest()["source"] | {"sla_hours": 6})

@@ -16,6 +16,7 @@ import polars as pl
 from monitoring_assets.alerting.episodes import Seen
 from monitoring_assets.alerting.levels import CLEAR, CRITICAL, SILENT, WARN, Shifts, levels
 from monitoring_assets.alerting.policy import Policy
+from monitoring_assets.quarantine import ASSETS
 
 LEVELS = {
     "ok": CLEAR,
@@ -53,8 +54,8 @@ def find(results: pl.DataFrame, policies: Mapping[tuple[str, str], Policy]) -> p
     numbered = results.with_row_index("row").with_columns(pl.col("kind").replace_strict(EPISODES).alias("episode"))
     drift = numbered.filter(pl.col("episode") == "drift").join(_limits(policies), on=VERSION)
     others = numbered.filter(pl.col("episode") != "drift")
-    # Nobody monitors a version whose reference cannot be frozen; a bad manifest keeps back a change only.
-    unmonitored = (pl.col("status") == "quarantined") & (pl.col("asset") == "reference")
+    # A bad manifest keeps back a change only; whatever else is bad, the version, and nobody monitors that.
+    unmonitored = (pl.col("status") == "quarantined") & (pl.col("asset") != ASSETS["manifest"])
     level = pl.when(unmonitored).then(CRITICAL).otherwise(pl.col("status").replace_strict(LEVELS)).alias("level")
     # Of a partition that came in time nobody writes that it is not overdue.
     came = others.filter((pl.col("asset") == "features") & pl.col("status").is_in(["ok", "warn"]))

@@ -237,6 +237,17 @@ def test_quality_and_the_pipeline_have_incidents_of_their_own(scene: Scene) -> N
     assert sorted(key.split("/", 4)[4] for key in scene.pager.open) == ["drift/2026-01-01", "quality/2026-01-01"]
 
 
+@pytest.mark.parametrize(
+    ("asset", "severity"), [("manifest", "warning"), ("reference", "critical"), ("definitions", "critical")]
+)
+def test_what_keeps_a_whole_version_back_is_critical_and_what_keeps_a_change_back_is_not(
+    scene: Scene, asset: str, severity: str
+) -> None:
+    scene.write("registry", "quarantined", kind="pipeline", asset=asset, reason="bad", trigger="arrival", live=True)
+    scene.look()
+    assert [each.severity for each in scene.pager.pages] == [severity]
+
+
 def test_a_silence_holds_triggers_and_no_resolves(scene: Scene) -> None:
     course(scene, "breach")
     for day in (2, 3):
