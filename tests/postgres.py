@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -21,6 +22,8 @@ import pytest
 GIVEN = "SCOREWATCH_TEST_POSTGRES_URL"
 USER = "scorewatch"
 DRIVER = "postgresql+psycopg2"
+PATH = {"PATH": "/usr/bin:/bin"}
+CLEAR_AWAY = 'cat >/dev/null; "$0" "$@" --mode immediate stop >/dev/null 2>&1; exec rm -r "$FOLDER"'
 
 
 @pytest.fixture(scope="session")
@@ -98,18 +101,21 @@ def _server(binaries: Path) -> Iterator[str]:
     data = folder / "data"
     port = _free_port()
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+    control = (str(binaries / "pg_ctl"), "--pgdata", str(data), "--wait", "--silent")
+    # Sees its input end however the test run does, also when it is killed.
+    keeper = subprocess.Popen(
+        ["sh", "-c", CLEAR_AWAY, *control], cwd="/", env={"FOLDER": str(folder)} | PATH, user=user, stdin=PIPE
+    )
     try:
         call(
             *(str(binaries / "initdb"), "--pgdata", str(data), "--username", USER, "--encoding", "UTF8"),
             *("--auth", "scram-sha-256", "--pwfile", str(folder / "password"), "--no-sync"),
         )
-        call(str(binaries / "pg_ctl"), "--pgdata", str(data), "--options", options, "--wait", "--silent", "start")
-        try:
-            yield f"{DRIVER}://{USER}:{password}@127.0.0.1:{port}/postgres"
-        finally:
-            call(str(binaries / "pg_ctl"), "--pgdata", str(data), "--mode", "immediate", "--wait", "--silent", "stop")
+        call(*control, "--options", options, "start")
+        yield f"{DRIVER}://{USER}:{password}@127.0.0.1:{port}/postgres"
     finally:
-        shutil.rmtree(folder)
+        keeper.communicate(timeout=60)
+    assert keeper.returncode == 0, f"{folder} is left"
 
 
 def _free_port() -> int:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +20,7 @@ from monitoring_assets.postgres import connected, migrating, missing
 from resources.errors import BadInput, InfrastructureError
 from resources.secrets import Secret
 from resources.settings import Settings
+from tests.postgres import _binaries
 
 CANARY = "canary-of-a-password"
 
@@ -27,6 +32,33 @@ def settings(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, "")  # opening an instance sets them, and this puts them back
     monkeypatch.setenv("SCOREWATCH_HOME", str(tmp_path))
     return Settings.from_environment({"SCOREWATCH_HOME": str(tmp_path), "SCOREWATCH_POSTGRES_URL": database}, tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from tests.postgres import _binaries, _server
+with _server(_binaries()) as url:
+    print(url, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_test_run_that_is_killed_leaves_no_server_behind() -> None:
+    if _binaries() is None:
+        pytest.skip("PostgreSQL is not installed")
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environ, stdout=subprocess.PIPE, text=True, check=False)
+    server = urlsplit(killed.stdout.strip())
+    assert server.port is not None
+    end = time.monotonic() + 60
+    while _listens(server.port):
+        assert time.monotonic() < end, f"still there: {server.port}"
+        time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def execute(url: Secret, statement: str) -> None:
