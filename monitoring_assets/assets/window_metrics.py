@@ -99,7 +99,8 @@ class WindowMetrics:
             note=self._note(column, segment, verdicts, number, window, position),
             band=self._band(column, segment, verdicts, number, window),
             **self._season(column, segment, number, window),
-            **(self._nulls(column, segment, position, length) if level in (WARN, BREACH) else {}),
+            # Not by the level alone: the fleet's thresholds may be lower than the manifest's.
+            **(self._nulls(column, segment, position, length) if verdicts.net[number, window] >= RECORDED_NET else {}),
         )
 
     def _season(self, column: str, segment: SegmentKey, number: int, window: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from monitoring_assets.arrivals.airflow_runs import AirflowRuns
 from monitoring_assets.arrivals.watch import Watch
 from monitoring_assets.fleet import Fleet, scan
 from monitoring_assets.layout import history_done
+from monitoring_assets.leases import Leases
 from monitoring_assets.results import Result
 from resources.airflow import Airflow as Client
 from resources.settings import Settings
@@ -77,35 +78,45 @@ def test_a_version_is_monitored_by_runs_of_airflow_with_nobody_touching_anything
     # Until its history is done, what lands of the time before the version belongs to that.
     until(lambda: world.store.head(history_done("ke-loan", "1.0.0")), lambda: f"its history: {shown(airflow)}")
 
-    # It lands: that run is let go, and none is asked for.
-    land(world.lake, day(1))
-    arrived = until(lambda: of(world, YESTERDAY), lambda: f"the day that landed: {shown(airflow)}", LIMIT_S)
-    assert [(each.trigger, each.live) for each in arrived] == [("arrival", True)]
+    # It lands: that run is let go, and none is asked for. People who backfill the day beside it make no second run in
+    # Airflow, and from the command they share its work.
+    with Leases(world.store, "ke-loan", "1.0.0", lambda: datetime.now(UTC)).hold("features", YESTERDAY):
+        land(world.lake, day(1))
+        until(lambda: airflow.tasks(DAG, waiting)["features"][0] == "running", lambda: shown(airflow), LIMIT_S)
+        backfill(airflow, YESTERDAY, YESTERDAY)
+        span = ("--from", YESTERDAY, "--to", YESTERDAY)
+        beside = world.machine.start("backfill", "ke-loan", "1.0.0", *span, **world.environ)
+    code, _, err = beside.finish(LIMIT_S)
+    assert code == 0, err
     assert airflow.finished(DAG, waiting) == "success"
+    arrived = of(world, YESTERDAY)
+    assert [(each.trigger, each.live) for each in arrived if each.live] == [("arrival", True)]
+    assert {each.trigger for each in arrived} <= {"arrival", "backfill"}
+    assert len({each.digest for each in arrived}) == 1
     assert reasons(airflow) == [("onboarding", YESTERDAY)]
+    assert runs(airflow, "backfill") == {}
 
     # The data is corrected. That is seen within the hour, for which this does not wait: its clock runs ahead.
     land(world.lake, day(1), income_level=7.5)
     look_for_an_hour(airflow)
     corrected = until(
-        lambda: len(found := of(world, YESTERDAY)) > 1 and ended(airflow) and found,
+        lambda: len(found := of(world, YESTERDAY)) > len(arrived) and ended(airflow) and found,
         lambda: f"the corrected day: {shown(airflow)}",
         LIMIT_S,
     )
-    assert [each.inputs == arrived[0].inputs for each in corrected] == [True, False]
+    assert [each.inputs == arrived[0].inputs for each in corrected] == [*(True for _ in arrived), False]
     assert reasons(airflow) == [("arrival", YESTERDAY), ("onboarding", YESTERDAY)]
 
     # A backfill of all of it finds nothing left to do.
     before = pointers(world)
-    span = {"from_date": f"{BEFORE}T00:00:00Z", "to_date": f"{YESTERDAY}T00:00:00Z"}
-    airflow.ask("POST", "/backfills", {"dag_id": DAG, **span, "reprocess_behavior": "completed"})
+    backfill(airflow, BEFORE, YESTERDAY)
     until(
         lambda: runs(airflow, "backfill") == {BEFORE: {"success"}, YESTERDAY: {"success"}},
         lambda: f"the backfill: {shown(airflow)}",
         LIMIT_S,
     )
     assert pointers(world) == before
-    assert len(of(world, YESTERDAY)) == 2
+    assert len(of(world, YESTERDAY)) == len(corrected)
 
     tags = stack.ask("{ runsOrError(limit: 1000) { ... on Runs { results { status tags { key value } } } } }")
     started = [{tag["key"]: tag["value"] for tag in run["tags"]} for run in tags["runsOrError"]["results"]]
@@ -126,6 +137,12 @@ def look_for_an_hour(airflow: Airflow) -> None:
         if in_airflow.request(watch.tick(in_airflow)).asked_for:
             return
         now += timedelta(minutes=6)
+
+
+def backfill(airflow: Airflow, first: str, last: str) -> None:
+    """Of all these days, whether they had a run or not."""
+    span = {"from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
+    airflow.ask("POST", "/backfills", {"dag_id": DAG, **span, "reprocess_behavior": "completed"})
 
 
 def of(world: World, partition: str) -> list[Result]:
