@@ -42,6 +42,24 @@ hypothesis_settings.register_profile("scorewatch", deadline=None)
 hypothesis_settings.load_profile("scorewatch")
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108
+MEMORY_NEEDED = 4 << 30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary folders are in memory where there is plenty of it: the tests sync many small files, and wait for it."""
+    if config.getoption("basetemp") is None and _has_room():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def _has_room() -> bool:
+    if not os.access(MEMORY, os.W_OK):
+        return False
+    found, pages = os.statvfs(MEMORY), os.sysconf("SC_AVPHYS_PAGES")
+    free = min(found.f_bavail * found.f_frsize, pages * os.sysconf("SC_PAGE_SIZE"))
+    return free > MEMORY_NEEDED and not found.f_flag & os.ST_NOEXEC
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: "e2e" not in item.path.parts)

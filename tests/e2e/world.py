@@ -87,8 +87,9 @@ class World:
         return [Result.model_validate_json(self.store.get(key).data) for key in keys]
 
     def judged(self, model: str) -> set[str]:
-        """Partitions whose psi is stored."""
-        return set(self.store.list_folders(f"data/psi/{model}/1.0.0"))
+        """Partitions with a result of psi; its figures are in the store before that."""
+        keys = (each.key.split("/") for each in self.store.list(f"results/{model}/1.0.0/"))
+        return {key[3] for key in keys if key[4] == "psi"}
 
 
 @pytest.fixture
