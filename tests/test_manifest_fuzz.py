@@ -481,7 +481,7 @@ def test_mutants_that_are_taken_are_groups_of_one_location_whatever_they_are_cal
 
 
 def test_mutants_are_kept_back_by_a_look_and_let_go_when_they_are_removed(lender: Any) -> None:
-    bed = Bed(lender, 2_000, 150)
+    bed = Bed(lender, 2_000, 400)
     refresher = Refresher(lender.settings, lender.clock)
     entries = bed.check(refresher.look().fleet)
     refused = {each.name: each.problem for each in entries.values() if each.problem}

@@ -33,6 +33,9 @@ PING_EVERY_S = 5.0
 SILENT_S = 180.0
 CODE_SERVER = "code-server-"
 LOCK_FILE, WORKSPACE_FILE = "up.lock", "workspace.yaml"
+LONGEST_SOCKET = 100
+"""Bytes that a path of a socket may have anywhere."""
+
 _READY = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
     ... on PythonError { message errorChain { error { message } } } } } } } }"""
 
@@ -55,7 +58,7 @@ def command(settings: Settings, host: str, port: int) -> int:
         click.echo("starting Dagster …", err=True)
         _prepare(settings)
         with (
-            tempfile.TemporaryDirectory(prefix="scorewatch-") as sockets,
+            tempfile.TemporaryDirectory(prefix="s-") as sockets,
             Children(settings.home / "logs", _environment(settings, os.environ), lock) as children,
         ):
             _start(children, settings, Path(sockets), host, port, signals)
@@ -81,6 +84,10 @@ def _start(children: Children, settings: Settings, sockets: Path, host: str, por
 
     locations = _locations(settings.shards)
     paths = {name: sockets / f"{name}.sock" for name in locations}
+    if max(len(os.fsencode(path)) for path in paths.values()) > LONGEST_SOCKET:
+        raise BadInput(
+            f"The name of {sockets} is too long for sockets. Set TMPDIR to a folder with a shorter one: /tmp"
+        )
     workspace = settings.home / WORKSPACE_FILE
     servers = [{"grpc_server": {"location_name": name, "socket": str(path)}} for name, path in paths.items()]
     workspace.write_text(yaml.safe_dump({"load_from": servers}))

@@ -27,26 +27,32 @@ class Company:
         self.lender, self.settings = lender, Settings.from_environment(own | environ, lender.folder)
         self.manifests: list[Manifest] = []
         self.now = datetime(2026, 1, 1, 21, 30, tzinfo=UTC)
+        self._registered_at: datetime | None = None
 
     def register(self, **manifest: Any) -> Scene:
         partitions = {"every": "day", "timezone": "Africa/Nairobi", "start": date(2026, 1, 1)}
         stated = {"model": MODEL, "version": VERSION, "tier": 1, "partitions": partitions}
         self.manifests.append(Manifest.model_validate(self.lender.manifest(**stated | manifest)))
-        members = [Member(manifest=each, digest="0", files="0", deployed_at=self.now) for each in self.manifests]
-        fleet = Fleet(
-            registered=tuple(
-                Registered(
-                    model=each.manifest.model, version=each.manifest.version, fingerprint="0", files="0", member=each
-                )
-                for each in members
-            )
-        )
-        FleetFile(self.lender.store).write(fleet)
+        self._registered_at = self.now
         return Scene(self.lender.store)
 
     def publish(self, after: timedelta = timedelta(), *, refused: bool = False) -> Round:
+        """A round of the publisher; before it the snapshot of the fleet, if anything was registered."""
+        if self._registered_at is not None:
+            self._write_fleet(self._registered_at)
+            self._registered_at = None
         self.now += after
         return publish(self.settings, lambda: self.now, refused=refused)
+
+    def _write_fleet(self, now: datetime) -> None:
+        members = [Member(manifest=each, digest="0", files="0", deployed_at=now) for each in self.manifests]
+        found = (
+            Registered(
+                model=each.manifest.model, version=each.manifest.version, fingerprint="0", files="0", member=each
+            )
+            for each in members
+        )
+        FleetFile(self.lender.store).write(Fleet(registered=tuple(found)))
 
     def write(self, model: str, partition: str, status: str, **more: Any) -> None:
         """A live csi result of one column."""

@@ -22,7 +22,7 @@ SETTINGS = {
     "AIRFLOW__CORE__AUTH_MANAGER": f"{FAB}.fab_auth_manager.FabAuthManager",
     "AIRFLOW__DATABASE__EXTERNAL_DB_MANAGERS": f"{FAB}.models.db.FABDBManager",
 }
-PERSON = {"username": "ann", "password": "a-word-of-hers"}
+PERSON = {"username": "viewer", "password": "a-word-of-theirs"}
 IMPORTS = """\
 import airflow_bridge.bundle, airflow_bridge.render, airflow_bridge.timetable, asyncpg, psycopg2
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -111,7 +111,7 @@ def test_people_log_in_with_their_passwords_and_any_user_may_run_the_server(
     [port] = free_ports(1)
     connection = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database}
     person = [word for name, value in PERSON.items() for word in (f"--{name}", value)]
-    about = ("--firstname", "Ann", "--lastname", "Person", "--email", "ann@lender.example", "--role", "Viewer")
+    about = ("--firstname", "Test", "--lastname", "Viewer", "--email", "viewer@lender.example", "--role", "Viewer")
     for arguments in (("db", "migrate"), ("airflow", "users", "create", *person, *about)):
         code, said = pod(*arguments, **connection).run("airflow")
         assert code == 0, said

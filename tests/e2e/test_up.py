@@ -140,6 +140,18 @@ def test_a_port_that_is_taken_is_named_and_nothing_starts(machine: Any) -> None:
     assert not (machine.home / "logs").exists()
 
 
+def test_a_temporary_folder_whose_name_is_too_long_for_sockets_is_named_and_nothing_starts(
+    machine: Any, free_port: int
+) -> None:
+    folder = machine.temporary / (64 * "long")
+    folder.mkdir()
+    code, _, err = machine.run("up", "--port", str(free_port), TMPDIR=str(folder))
+    assert code == 2
+    assert str(folder) in err
+    assert "Set TMPDIR" in err
+    assert list(folder.iterdir()) == []
+
+
 def test_ctrl_c_ends_every_process_also_in_the_middle_of_a_run(
     machine: Any, start_stack: Callable[..., Any], eventually: Callable[..., Any]
 ) -> None:
