@@ -105,6 +105,9 @@ class Runs:
                 each.state = "done"
             except (InfrastructureError, Killed):
                 each.state = "failed"
+                # Those of a process that is gone hold up nobody on its machine, but this one lives on.
+                for lease in list(self._lender.store.list(layout.LEASES)):
+                    self._lender.store.delete(lease.key)
             each.ended_at = self._lender.now
 
     def fail(self) -> None:

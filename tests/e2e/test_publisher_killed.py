@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from monitoring_assets import layout
+from monitoring_assets.alerting.publisher import publish
 from monitoring_assets.refresh import Refresher
 from monitoring_assets.results import Result, write_result
+from resources.settings import Settings
 from tests.alerting.conftest import NETS, shift
 from tests.recorders import Recorder, Request
 
@@ -65,8 +67,10 @@ class Bed:
         return self._machine.start("publish", "--once", **self._environ)
 
     def publish(self) -> None:
-        code, out, err = self.start().finish(120)
-        assert code == 0, out + err
+        """A round that nobody kills, in this process."""
+        settings = Settings.from_environment(self._environ, self._machine.home)
+        found = publish(settings, lambda: datetime.now(UTC))
+        assert found.waiting == {}
 
     def killed_before(self, step: int) -> bool:
         """Run a publisher that is killed before a step; whether it had so many."""
@@ -128,7 +132,9 @@ def test_a_publisher_killed_at_any_step_pages_once_escalates_and_resolves(bed: B
             for state in states:
                 day += 1
                 bed.write(model, day, state)
-            killed[phase] += bed.killed_before(step)
+            if killed[phase] == step:
+                # It had all steps before this one.
+                killed[phase] += bed.killed_before(step)
             bed.publish()
         pages = [page for page in pagerduty.pages if f"/{model}/" in page.dedup_key]
         assert len(pages) == 1, f"killed before step {step}"

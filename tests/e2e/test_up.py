@@ -143,7 +143,7 @@ def test_a_port_that_is_taken_is_named_and_nothing_starts(machine: Any) -> None:
 def test_a_temporary_folder_whose_name_is_too_long_for_sockets_is_named_and_nothing_starts(
     machine: Any, free_port: int
 ) -> None:
-    folder = machine.temporary / (64 * "long")
+    folder = machine.temporary / (32 * "long")
     folder.mkdir()
     code, _, err = machine.run("up", "--port", str(free_port), TMPDIR=str(folder))
     assert code == 2
