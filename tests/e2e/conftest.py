@@ -262,11 +262,12 @@ def _a_free_port() -> int:
 
 
 def _eventually(condition: Callable[[], Any], what: str, limit: float = 180.0) -> Any:
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < limit:
         if found := condition():
             return found
-        time.sleep(0.02)
+        # What takes minutes needs no look every moment, which would take the time of those who work.
+        time.sleep(min(0.02 + waited / 50, 0.5))
     raise AssertionError(f"not within {limit:.0f} seconds: {what}")
 
 

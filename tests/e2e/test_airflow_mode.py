@@ -78,8 +78,8 @@ def test_a_version_is_monitored_by_runs_of_airflow_with_nobody_touching_anything
     # Until its history is done, what lands of the time before the version belongs to that.
     until(lambda: world.store.head(history_done("ke-loan", "1.0.0")), lambda: f"its history: {shown(airflow)}")
 
-    # It lands: that run is let go, and none is asked for. People who backfill the day beside it make no second run in
-    # Airflow, and from the command they share its work.
+    # It lands: that run is let go, and none is asked for. People backfill the day beside it, in Airflow and with the
+    # command: whoever comes later finds the work done.
     with Leases(world.store, "ke-loan", "1.0.0", lambda: datetime.now(UTC)).hold("features", YESTERDAY):
         land(world.lake, day(1))
         until(lambda: airflow.tasks(DAG, waiting)["features"][0] == "running", lambda: shown(airflow), LIMIT_S)
@@ -88,13 +88,14 @@ def test_a_version_is_monitored_by_runs_of_airflow_with_nobody_touching_anything
         beside = world.machine.start("backfill", "ke-loan", "1.0.0", *span, **world.environ)
     code, _, err = beside.finish(LIMIT_S)
     assert code == 0, err
+    until(lambda: ended(airflow), lambda: shown(airflow), LIMIT_S)
     assert airflow.finished(DAG, waiting) == "success"
+    assert runs(airflow, "backfill") == {YESTERDAY: {"success"}}
     arrived = of(world, YESTERDAY)
     assert [(each.trigger, each.live) for each in arrived if each.live] == [("arrival", True)]
     assert {each.trigger for each in arrived} <= {"arrival", "backfill"}
     assert len({each.digest for each in arrived}) == 1
     assert reasons(airflow) == [("onboarding", YESTERDAY)]
-    assert runs(airflow, "backfill") == {}
 
     # The data is corrected. That is seen within the hour, for which this does not wait: its clock runs ahead.
     land(world.lake, day(1), income_level=7.5)

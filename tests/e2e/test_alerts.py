@@ -33,8 +33,8 @@ def test_a_live_breach_pages_once_though_the_service_was_down_and_a_correction_r
     pagerduty = recorder.pagerduty
     s3_world.environ |= recorder.environ
     running(s3_world)
-    s3_world.put(MODEL, tier=1, role="champion")
-    eventually(lambda: len(s3_world.judged(MODEL)) >= 34, "the history is judged")
+    s3_world.put(MODEL, tier=1, role="champion", partitions={"every": "day", "timezone": "UTC", "start": day(9)})
+    eventually(lambda: len(s3_world.judged(MODEL)) == 8, "the history is judged")
     assert pagerduty.pages == []
     yesterday = day(1)
 

@@ -108,7 +108,7 @@ def test_twenty_versions_are_onboarded_once_each_whatever_is_killed_meanwhile(
     stack = running(local_world)
     models = [f"model-{number:02d}" for number in range(VERSIONS)]
     for model in models:
-        local_world.put(model)
+        local_world.put(model, partitions={"every": "day", "timezone": "UTC", "start": day(9)})
     rng = random.Random(20261123)  # noqa: S311
     killed: Counter[str] = Counter()
 
