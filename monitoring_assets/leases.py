@@ -93,11 +93,14 @@ class Leases:
 
     def _taken(self, key: str) -> Lease | None:
         """The lease, if nobody else holds it."""
-        found, etag = self._read(key)
         now = self._clock()
+        mine = Lease.of_this_process(now)
+        # There is none, nearly always: asking first would be a request more of every asset and partition.
+        if self._store.put_if_absent(key, mine.stored()):
+            return mine
+        found, etag = self._read(key)
         if found is not None and found.holds(now):
             return None
-        mine = Lease.of_this_process(now)
         return mine if self._store.compare_and_swap(key, mine.stored(), etag) is not None else None
 
     def _give_back(self, key: str, held: Lease) -> None:
