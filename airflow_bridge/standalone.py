@@ -41,7 +41,7 @@ REFRESH_S = 5
 BUNDLE = POOL = "scorewatch"
 _PREPARED = ("db", "migrate"), ("pools", "set", POOL, "32", "tasks of Scorewatch", "--include-deferred")
 # One process for both: to import Airflow takes longer than either.
-_PREPARE = f"""
+PREPARE = f"""
 from airflow.cli.cli_parser import get_parser
 for line in {_PREPARED!r}:
     arguments = get_parser().parse_args(line)
@@ -70,7 +70,7 @@ def main(store: str, home: Path, command: str, port: int) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     try:
         click.echo("preparing Airflow's database …")
-        subprocess.run([sys.executable, "-c", _PREPARE], env=environ, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run([sys.executable, "-c", PREPARE], env=environ, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
         with _running(environ, logs) as processes:
             click.echo("starting Airflow …")
             _await(url, processes)

@@ -134,7 +134,8 @@ def deployed() -> Iterator[tuple[Deployment, ObjectStore]]:
         options = {f"AIRFLOW__{name}": value for name, value in OPTIONS.items()}
         environ = standalone.environment(store.uri, home, "scorewatch", 8080, kept | options)
         airflow = [str(PYTHON), "-m", "airflow"]
-        subprocess.run([*airflow, "db", "migrate"], env=environ, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        prepare = [PYTHON, "-c", standalone.PREPARE]
+        subprocess.run(prepare, env=environ, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
         with (home / "output.log").open("wb") as log, _running([*airflow, "dag-processor"], environ, log):
             yield Deployment(home, environ), store
 

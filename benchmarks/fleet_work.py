@@ -90,6 +90,8 @@ def control(settings: Settings, instance: dg.DagsterInstance) -> Figures:
         cost, cursor, _ = tick(cursor)
         adding.append(cost)
         _expect(_registered(settings), number + 1)
+        # That locations are told again is news to the registry's check.
+        _, cursor, _ = tick(cursor)
     _withdraw(settings, range(versions, versions + ADDED))
     tick(cursor)
     _expect(_registered(settings), versions)
