@@ -128,7 +128,8 @@ def _step(rules: Rules, memory: Memory, seen: Seen) -> tuple[Memory, str]:
 
 def _level(memory: Memory, seen: Seen) -> int:
     """A partition of which only some assets have reported, or not those that the episode is about, clears nothing."""
-    return SILENT if seen.level == CLEAR and not set(memory.involved) <= set(seen.clear) else seen.level
+    unsaid = memory.involved and seen.level == CLEAR and not set(memory.involved).issubset(seen.clear)
+    return SILENT if unsaid else seen.level
 
 
 def _at(memory: Memory, severity: int) -> Memory:
