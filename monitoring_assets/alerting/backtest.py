@@ -7,13 +7,13 @@ policy makes of the data, not how late somebody looked at it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 
 from monitoring_assets import layout
-from monitoring_assets.alerting.episodes import NAMES, SUSTAINED, Change, Kind, Memory, follow
+from monitoring_assets.alerting.episodes import NAMES, SUSTAINED, Change, Kind, Memory, Seen, follow
 from monitoring_assets.alerting.findings import VERSION, find, seen, together, why
 from monitoring_assets.alerting.policy import Policy, Severity
 from monitoring_assets.alerting.storms import limit
@@ -81,9 +81,9 @@ def replay(results: pl.DataFrame, policies: Policies) -> Replay:
     known = pl.DataFrame(
         list(policies), schema=VERSION, orient="row", schema_overrides=dict.fromkeys(VERSION, pl.String)
     )
-    newest = results.join(known, on=VERSION, how="semi").sort("attempt").unique(key, keep="last", maintain_order=True)
-    found = find(newest, policies)
-    found = found.join(newest.with_row_index("row").select("row", *VERSION, "partition", "asset"), on="row")
+    about = results.select(*key, "attempt").with_row_index("row").join(known, on=VERSION, how="semi")
+    newest = about.sort("attempt").unique(key, keep="last").select("row", *VERSION, "partition", "asset")
+    found = find(results, policies).join(newest, on="row")
     episodes = tuple(_episodes(together(found), policies))
     return Replay(episodes, frozenset(newest["model"].unique()), _model_months(newest))
 
@@ -100,14 +100,22 @@ def merged(parts: Iterable[Replay]) -> Replay:
 
 def _episodes(table: pl.DataFrame, policies: Policies) -> Iterator[Episode]:
     # What is said of a version as a whole stands in no order with its partitions.
-    of_partition = pl.col("partition") != layout.REGISTRY_PARTITION
-    for key, group in table.group_by([*VERSION, "episode", of_partition], maintain_order=True):
-        model, version, kind = str(key[0]), str(key[1]), key[2]
-        yield from _of_kind(model, version, kind, group, policies[model, version])
+    whole = pl.col("partition") == layout.REGISTRY_PARTITION
+    key = [*VERSION, "episode", "whole"]
+    table = table.with_columns(whole=whole).sort(*key, "partition")
+    levels = seen(table)
+    start = 0
+    for model, version, kind, _, partitions in table.group_by(key, maintain_order=True).len().iter_rows():
+        end = start + partitions
+        group = table[start:end]
+        yield from _of_kind(model, version, kind, group, levels[start:end], policies[model, version])
+        start = end
 
 
-def _of_kind(model: str, version: str, kind: Kind, group: pl.DataFrame, policy: Policy) -> Iterator[Episode]:
-    _, changes = follow(policy.rules(kind), Memory(), seen(group))
+def _of_kind(
+    model: str, version: str, kind: Kind, group: pl.DataFrame, levels: Sequence[Seen], policy: Policy
+) -> Iterator[Episode]:
+    _, changes = follow(policy.rules(kind), Memory(), levels)
     partitions = group["partition"]
 
     def opened(change: Change, rule: str) -> Episode:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from monitoring_assets.alerting.levels import CLEAR, CRITICAL, SILENT, WARN
 
@@ -37,8 +37,7 @@ class Rules:
     week: int = 0
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """One partition of one kind: its level, and for sustained shifts of the score its mean and week.
 
     ``shift`` is the standardised shift of the mean log-odds, ``weekly`` the net PSI of the week that ends with the
@@ -49,8 +48,8 @@ class Seen:
     level: int
     shift: float = math.nan
     weekly: float = math.nan
-    raised: tuple[str, ...] = ()
-    clear: tuple[str, ...] = ()
+    raised: Sequence[str] = ()
+    clear: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -104,36 +103,31 @@ def _step(rules: Rules, memory: Memory, seen: Seen) -> tuple[Memory, str]:
         memory = _sustained(rules, memory, seen)
     ticket = TICKET if memory.sustained else NONE
     level = _level(memory, seen)
-    if seen.raised:
-        memory = replace(memory, involved=tuple(sorted({*memory.involved, *seen.raised})))
+    involved = tuple(sorted({*memory.involved, *seen.raised})) if seen.raised else memory.involved
     if level == SILENT:
-        return _at(memory, max(memory.severity, ticket)), SUSTAINED
+        return replace(memory, severity=max(memory.severity, ticket), involved=involved), SUSTAINED
     levels = (*memory.levels, level)[-rules.among :]
-    calm = memory.calm + 1 if level == CLEAR else 0
-    memory = replace(memory, levels=levels, calm=calm, closed=memory.closed + 1)
     warned = sum(each >= WARN for each in levels)
+    calm = memory.calm + 1 if level == CLEAR else 0
+    closed = memory.closed + 1
+    severity, rule = memory.severity, ""
     if level == CRITICAL:
-        return _at(memory, GRAVE), "critical at once"
-    if level == WARN and warned >= rules.warnings and (memory.severity > TICKET or memory.closed > rules.cooldown):
-        return _at(memory, max(memory.severity, WARNING)), _warned(rules, warned)
-    if memory.severity > TICKET and calm >= rules.calm:
+        severity, rule = GRAVE, "critical at once"
+    elif level == WARN and warned >= rules.warnings and (severity > TICKET or closed > rules.cooldown):
+        severity, rule = max(severity, WARNING), _warned(rules, warned)
+    elif severity > TICKET and calm >= rules.calm:
         # The levels that opened this one shall not open the next.
-        return _at(replace(memory, levels=(), closed=0, involved=()), ticket), f"clear for {calm} partitions"
-    if memory.severity <= TICKET:
-        if not warned:
-            memory = replace(memory, involved=())
-        return _at(memory, ticket), SUSTAINED if ticket else "the sustained shift is over"
-    return memory, ""
+        severity, rule, levels, closed, involved = ticket, f"clear for {calm} partitions", (), 0, ()
+    elif severity <= TICKET:
+        severity, rule = ticket, SUSTAINED if ticket else "the sustained shift is over"
+        involved = involved if warned else ()
+    return replace(memory, severity=severity, levels=levels, calm=calm, closed=closed, involved=involved), rule
 
 
 def _level(memory: Memory, seen: Seen) -> int:
     """A partition of which only some assets have reported, or not those that the episode is about, clears nothing."""
     unsaid = memory.involved and seen.level == CLEAR and not set(memory.involved).issubset(seen.clear)
     return SILENT if unsaid else seen.level
-
-
-def _at(memory: Memory, severity: int) -> Memory:
-    return memory if severity == memory.severity else replace(memory, severity=severity)
 
 
 def _warned(rules: Rules, warned: int) -> str:

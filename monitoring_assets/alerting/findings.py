@@ -44,15 +44,30 @@ FOUND = {
 }
 """Columns of findings. ``reached`` of ``columns`` columns are at ``threshold`` or above, ``worst`` with a net PSI of
 ``net``; ``shift`` and ``weekly`` are those of `episodes.Seen`, null where they were not measured."""
+METRIC = (
+    "metric",
+    "column",
+    "window",
+    "value",
+    "net_value",
+    "significant",
+    "net_without_worst",
+    "season_net_value",
+    "season_significant",
+    "status",
+)
+"""What is read of a metric."""
 
 
 def find(results: pl.DataFrame, policies: Mapping[tuple[str, str], Policy]) -> pl.DataFrame:
     """Findings of results, of some two: ``row`` is the position of the result.
 
-    ``policies`` holds that of every model and version among the results.
+    ``policies`` holds that of every model and version whose drift is asked for.
     """
-    numbered = results.with_row_index("row").with_columns(pl.col("kind").replace_strict(EPISODES).alias("episode"))
-    drift = numbered.filter(pl.col("episode") == "drift").join(_limits(policies), on=VERSION)
+    # Without the metrics, which are nearly everything: whatever picks results would copy them.
+    numbered = results.drop("metrics").with_row_index("row")
+    numbered = numbered.with_columns(pl.col("kind").replace_strict(EPISODES).alias("episode"))
+    drift = numbered.filter(pl.col("episode") == "drift").join(_limits(policies), on=VERSION, maintain_order="left")
     others = numbered.filter(pl.col("episode") != "drift")
     # A bad manifest keeps back a change only; whatever else is bad, the version, and nobody monitors that.
     unmonitored = (pl.col("status") == "quarantined") & (pl.col("asset") != ASSETS["manifest"])
@@ -60,7 +75,7 @@ def find(results: pl.DataFrame, policies: Mapping[tuple[str, str], Policy]) -> p
     # Of a partition that came in time nobody writes that it is not overdue.
     came = others.filter((pl.col("asset") == "features") & pl.col("status").is_in(["ok", "warn"]))
     arrived = came.select("row", pl.lit("pipeline").alias("episode"), pl.lit(CLEAR, pl.Int64).alias("level"))
-    found = [_drift(drift), others.select("row", "episode", level, "reason"), arrived]
+    found = [_drift(drift, _metrics(results)), others.select("row", "episode", level, "reason"), arrived]
     return pl.concat([_filled(each) for each in found]).sort("row", "episode")
 
 
@@ -89,7 +104,7 @@ def together(found: pl.DataFrame) -> pl.DataFrame:
 def seen(together: pl.DataFrame) -> list[Seen]:
     """One partition after another of one version and kind of episode, as the rules see them."""
     shifts, weeks = (together[name].fill_null(math.nan).to_list() for name in ("shift", "weekly"))
-    raised, clear = (map(tuple, together[name].to_list()) for name in ("raised", "clear"))
+    raised, clear = (together[name].to_list() for name in ("raised", "clear"))
     return list(map(Seen, together["level"].to_list(), shifts, weeks, raised, clear))
 
 
@@ -117,18 +132,21 @@ def _filled(found: pl.DataFrame) -> pl.DataFrame:
     return found.with_columns(missing).select(pl.col(name).cast(kind) for name, kind in FOUND.items())
 
 
-def _drift(results: pl.DataFrame) -> pl.DataFrame:
+def _metrics(results: pl.DataFrame) -> pl.DataFrame:
+    """The measured metrics of the whole population, and the ``row`` of their result."""
+    each = results.select("metrics").with_row_index("row").explode("metrics", empty_as_null=False).unnest("metrics")
+    measured = pl.col("segment").is_null() & pl.col("net_value").is_not_null()
+    return each.select("row", "segment", *METRIC).filter(measured).drop("segment")
+
+
+def _drift(results: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
     results = results.with_row_index("number")
     limits = [
         pl.when(pl.col("kind") == "psi").then(f"psi_{name}").otherwise(f"csi_{name}").alias(name)
         for name in ("warn", "critical")
     ]
-    metrics = (
-        results.select("number", "kind", "week", "tier", *limits, "metrics")
-        .explode("metrics", empty_as_null=False)
-        .unnest("metrics")
-        .filter(pl.col("segment").is_null() & pl.col("net_value").is_not_null())
-    )
+    asked = results.select("row", "number", "kind", "week", "tier", *limits)
+    metrics = metrics.join(asked, on="row", maintain_order="left")
     judged = metrics.filter((pl.col("metric") == pl.col("kind")) & (pl.col("status") != "insufficient_data"))
     found = levels(_shifts(judged), results.height)
     worst = judged[np.maximum(found.worst, 0)] if judged.height else judged.clear(results.height)
