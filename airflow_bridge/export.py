@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from airflow_bridge.schema import PLAN_LIMIT, DagPlan, Id, PlanSet, canonical, decode, digest, encode
+from resources.at_once import at_once
 from resources.errors import BadInput, InfrastructureError
 from resources.object_store import Blob, ObjectStore
 
@@ -21,7 +21,6 @@ CURRENT = "airflow/current.json"
 """``{"set": digest}``: the set in force."""
 SOURCES = "airflow/sources.json"
 """What each source gave when it was last built. Only exporters read it: without it they build everything again."""
-THREADS = 8
 
 _Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -94,9 +93,7 @@ def export(store: ObjectStore, sources: Mapping[str, Source]) -> Exported:
         return Exported(sha256, unchanged=len(wanted.plans), refused=refused)
     old = (_parsed(PlanSet, store.get(set_key(in_force.set))) if in_force else None) or PlanSet()
     there = {*old.plans.values(), *(sha for each in remembered.sources.values() for sha in each.plans.values())}
-    with ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(lambda sha: store.put(plan_key(sha), fresh[sha]), sorted(fresh.keys() - there)):
-            pass
+    at_once(lambda sha: store.put(plan_key(sha), fresh[sha]), sorted(fresh.keys() - there))
     store.put(set_key(sha256), data)
     _remember(store, remembered, built)
     swapped = store.compare_and_swap(CURRENT, canonical({"set": sha256}), before.etag if before else None)

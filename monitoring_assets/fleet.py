@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -19,13 +18,13 @@ from monitoring_assets.manifest_yaml import refuse_large
 from monitoring_assets.onboarding import deployed_files, deployed_manifest, pin, utc_now
 from monitoring_assets.problems import shown
 from monitoring_assets.version import Clock
+from resources.at_once import at_once
 from resources.errors import BadInput, InfrastructureError, ScorewatchError
 from resources.object_store import ObjectInfo, ObjectStore
 from resources.settings import Settings
 
 READS = 500
 """Manifests read in one scan: what a tick has time for. A scan that leaves some says so."""
-THREADS = 8
 PROBLEM_LIMIT = 4_000
 """Characters of a problem; whoever wants to see more has it checked by `scorewatch register`."""
 
@@ -161,11 +160,10 @@ def scan(settings: Settings, known: Fleet, *, again: Collection[Name] = (), cloc
     before = {each.name: each for each in known.registered}
     folders = list(_folders(registry))
     wanted = _wanted(folders, before, again)
-    with ThreadPoolExecutor(THREADS) as threads:
-        read = threads.map(
-            lambda folder: _read(folder, before.get(folder.name), registry, store, settings, clock), wanted[:READS]
-        )
-        fresh = {each.name: each for each in read}
+    read = at_once(
+        lambda folder: _read(folder, before.get(folder.name), registry, store, settings, clock), wanted[:READS]
+    )
+    fresh = {each.name: each for each in read}
     found = []
     for folder in folders:
         entry = fresh.get(folder.name) or before.get(folder.name)

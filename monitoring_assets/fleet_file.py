@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from monitoring_assets import layout
-from monitoring_assets.fleet import THREADS, Fleet, Registered, shard_of
+from monitoring_assets.fleet import Fleet, Registered, shard_of
+from resources.at_once import at_once
 from resources.object_store import ObjectStore
 
 PARTS = 32
@@ -32,8 +31,7 @@ class FleetFile:
         found = self._stored()
         if found != self._fingerprints:
             changed = [key for key, fingerprint in found.items() if fingerprint != self._fingerprints.get(key)]
-            with ThreadPoolExecutor(THREADS) as threads:
-                self._parts |= zip(changed, threads.map(self._read, changed), strict=True)
+            self._parts |= zip(changed, at_once(self._read, changed), strict=True)
             self._parts = {key: part for key, part in self._parts.items() if key in found}
             self._fingerprints = found
             registered = (each for part in self._parts.values() for each in part.registered)

@@ -7,10 +7,12 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from monitoring_assets import postgres
 from monitoring_assets.version import ModelVersion
+from resources.at_once import at_once
 from resources.errors import BadInput, InfrastructureError
 from resources.settings import Settings
 
@@ -142,7 +144,9 @@ def unrecorded(instance: DagsterInstance, version: ModelVersion, partitions: Seq
     for asset, check in CHECKS.items():
         key = asset_key(version.manifest.model, version.manifest.version, asset)
         known = evaluated_partitions(instance, key, check)
-        found |= {each for each in wanted - known if version.current(asset, each) is not None}
+        unknown = sorted(wanted - known)
+        stored = at_once(partial(version.current, asset), unknown)
+        found |= {each for each, current in zip(unknown, stored, strict=True) if current is not None}
     return found
 
 

@@ -68,14 +68,16 @@ class Leases:
         self._store, self._model, self._version, self._clock = store, model, version, clock
 
     @contextmanager
-    def hold(self, asset: str, partition: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
-        """Be the one at a partition; waits for another one, until it is done or gone.
+    def hold(self, asset: str, partition: str, *, patience_s: float = PATIENCE_S) -> Iterator[bool]:
+        """Be the one at a partition; waits for another one, until it is done or gone, and gives whether it had to.
 
         Raises InfrastructureError when that takes longer than ``patience_s``: try again later.
         """
         key = layout.lease(asset, self._model, self._version, layout.encoded(partition))
         end = time.monotonic() + patience_s
+        waited = False
         while (held := self._taken(key)) is None:
+            waited = True
             other = self._read(key)[0]
             if time.monotonic() >= end and other is not None:
                 raise InfrastructureError(
@@ -86,7 +88,7 @@ class Leases:
             time.sleep(POLL_S)
         renewing = Renewal(lambda: self._renewed(key, held))
         try:
-            yield
+            yield waited
         finally:
             renewing.stop()
             self._give_back(key, held)
@@ -105,11 +107,16 @@ class Leases:
 
     def _give_back(self, key: str, held: Lease) -> None:
         try:
-            if (mine := self._read(key)[0]) is not None and mine.token == held.token:
+            # Until it runs out, by whatever clock, nobody takes it over: most are given back without another look.
+            if self._clock() < held.since + LASTS / 2 or self._is_ours(key, held):
                 self._store.delete(key)
         except ScorewatchError as error:
             # It runs out by itself, and must not hide what became of the work.
             logging.getLogger(__name__).warning("a lease could not be given back: %s", error)
+
+    def _is_ours(self, key: str, held: Lease) -> bool:
+        found = self._read(key)[0]
+        return found is not None and found.token == held.token
 
     def _renewed(self, key: str, held: Lease) -> bool:
         found, etag = self._read(key)

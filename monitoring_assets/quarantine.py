@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -11,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from monitoring_assets import layout
 from monitoring_assets.results import Input, Result, Status, write_result
 from monitoring_assets.version import Clock
+from resources.at_once import at_once
 from resources.object_store import ObjectStore
 
 Stage = Literal["manifest", "onboarding", "definitions"]
 ASSETS: dict[Stage, str] = {"manifest": "manifest", "onboarding": "reference", "definitions": "definitions"}
 """The asset that a stage's results are about."""
 
-THREADS = 8
 LONGEST_NAME = 200
 """Bytes. Anybody can call a folder of the registry more than a file of the store can be called."""
 
@@ -61,8 +60,7 @@ def release_if_kept_back(store: ObjectStore, stage: Stage, model: str, version: 
 def kept_back(store: ObjectStore, stage: Stage) -> list[Quarantined]:
     """The versions that a stage keeps back, in the order of their names."""
     keys = [info.key for info in store.list(layout.quarantines(stage))]
-    with ThreadPoolExecutor(THREADS) as threads:
-        return [found for found in threads.map(lambda key: _read(store, stage, key), keys) if found is not None]
+    return [found for found in at_once(lambda key: _read(store, stage, key), keys) if found is not None]
 
 
 class Markers:
@@ -79,8 +77,7 @@ class Markers:
     def _of(self, stage: Stage) -> list[Quarantined]:
         there = {info.key: info.fingerprint for info in self._store.list(layout.quarantines(stage))}
         changed = [key for key, fingerprint in there.items() if self._read.get(key, ("",))[0] != fingerprint]
-        with ThreadPoolExecutor(THREADS) as threads:
-            fresh = dict(zip(changed, threads.map(lambda key: _read(self._store, stage, key), changed), strict=True))
+        fresh = dict(zip(changed, at_once(lambda key: _read(self._store, stage, key), changed), strict=True))
         gone = [key for key in self._read if key.startswith(layout.quarantines(stage)) and key not in there]
         for key in gone:
             del self._read[key]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from monitoring_assets.fleet import THREADS, Fleet, Name, Registered, Scan, scan
+from monitoring_assets.fleet import Fleet, Name, Registered, Scan, scan
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.missing import Doubts, Missing
 from monitoring_assets.quarantine import Markers, Quarantined, keep_back, release
 from monitoring_assets.version import Clock
+from resources.at_once import at_once
 from resources.settings import Settings
 
 
@@ -67,9 +67,8 @@ class Refresher:
         # One that is still to be read may well be as bad as it was.
         well = [each for name, each in marked.items() if name not in bad and name not in found.left]
         news = [each for name, each in bad.items() if each != marked.get(name)]
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(lambda each: release(self._store, each, self._clock), well))
-            list(threads.map(lambda each: keep_back(self._store, each, self._clock), news))
+        at_once(lambda each: release(self._store, each, self._clock), well)
+        at_once(lambda each: keep_back(self._store, each, self._clock), news)
 
     def _versions(self, found: Scan) -> None:
         """Another artefact, reference or manifest deserves another try."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -130,17 +130,23 @@ def is_live(
     return trigger == "arrival" and recorded_at <= due + grace and fresh
 
 
-def write_result(store: ObjectStore, result: Result, partition_path: str) -> Result:
+def write_result(
+    store: ObjectStore, result: Result, partition_path: str, written: dict[str, Result] | None = None
+) -> Result:
     """Store a result as the next attempt, and its pending marker; ``partition_path`` is the encoded partition key.
+
+    ``written`` are the results that the caller wrote before, by their keys, which need not be read: they never change.
+    This one is added to them.
 
     When the newest attempt of the same asset has the same findings, and this one is not the first live one, nothing
     is written and that attempt is returned. The marker is written first: a publisher that finds a marker without a
     result waits, one that never learns of a result would lose it.
     """
     folder = layout.results(result.model, result.version, partition_path, result.kind)
+    written = {} if written is None else written
     while True:
         keys = [info.key for info in store.list(folder)]
-        newest = _newest_of(store, keys, result.asset)
+        newest = _newest_of(store, keys, result.asset, written)
         if newest is not None and newest.digest == result.digest and (newest.live or not result.live):
             return newest
         number = 1 + max((int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys), default=0)
@@ -148,20 +154,24 @@ def write_result(store: ObjectStore, result: Result, partition_path: str) -> Res
         where = (result.model, result.version, partition_path, result.kind, number)
         store.put(layout.pending(*where), b"")
         if store.put_if_absent(layout.result(*where), attempt.to_json()):
+            written[layout.result(*where)] = attempt
             return attempt
         # Another run took the number: look whether it found the same.
 
 
 def newest_of_asset(store: ObjectStore, folder: str, asset: str) -> Result | None:
     """The newest attempt in a folder of results (`layout.results`) that is about an asset."""
-    return _newest_of(store, [info.key for info in store.list(folder)], asset)
+    return _newest_of(store, [info.key for info in store.list(folder)], asset, {})
 
 
-def _newest_of(store: ObjectStore, keys: list[str], asset: str) -> Result | None:
+def _newest_of(store: ObjectStore, keys: list[str], asset: str, written: Mapping[str, Result]) -> Result | None:
     for key in reversed(keys):
-        blob = store.get(key)
-        if blob is not None:
-            stored = Result.model_validate_json(blob.data)
-            if stored.asset == asset:
-                return stored
+        stored = written.get(key) or _read(store, key)
+        if stored is not None and stored.asset == asset:
+            return stored
     return None
+
+
+def _read(store: ObjectStore, key: str) -> Result | None:
+    blob = store.get(key)
+    return None if blob is None else Result.model_validate_json(blob.data)

@@ -15,11 +15,12 @@ from monitoring_assets import layout
 from monitoring_assets.arrivals.evidence import RUN
 from monitoring_assets.arrivals.overdue import SOURCE
 from monitoring_assets.arrivals.watched import Watched
-from monitoring_assets.fleet import THREADS, Member, Registered
+from monitoring_assets.fleet import Member, Registered
 from monitoring_assets.partitions import PartitionCalendar
 from monitoring_assets.quarantine import kept_back
 from monitoring_assets.results import SEVERITY, Kind, Metric, Result, Status
 from monitoring_assets.version import CHECKS, CSI, PSI, Clock, DeployedVersion
+from resources.at_once import THREADS
 from resources.errors import BadInput
 from resources.settings import Settings
 

@@ -11,9 +11,8 @@ from monitoring_assets import layout
 from monitoring_assets.alerting.episodes import NAMES
 from monitoring_assets.alerting.state import StateFile, Told
 from monitoring_assets.fleet import Name
+from resources.at_once import THREADS
 from resources.object_store import ObjectStore
-
-THREADS = 8
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -28,6 +27,7 @@ from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.past.markers import markers
 from monitoring_assets.version import Clock
+from resources.at_once import at_once
 from resources.datadog import Datadog, Gauge
 from resources.delivery import Accepted, Later
 from resources.errors import ScorewatchError
@@ -35,7 +35,6 @@ from resources.object_store import ObjectStore
 from resources.pagerduty import PagerDuty
 from resources.settings import Settings
 
-THREADS = 8
 LASTS = 3
 """Events in a row that did not arrive, after which PagerDuty is left alone until the next round."""
 EVERY = timedelta(minutes=5)
@@ -133,8 +132,7 @@ def _each(work: Callable[[Given], Found], given: Mapping[Name, Given]) -> dict[N
             logging.getLogger(__name__).exception("publishing %s %s", *name)
             return Reconciled(waiting=f"a bug of Scorewatch, please report it: {type(error).__name__}")
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        return dict(zip(given, threads.map(one, given), strict=True))
+    return dict(zip(given, at_once(one, given), strict=True))
 
 
 def resolve_again(settings: Settings, clock: Clock) -> int:
@@ -143,10 +141,8 @@ def resolve_again(settings: Settings, clock: Clock) -> int:
     How many. Raises InfrastructureError when the store cannot be reached, or an answer is missing.
     """
     reconciler = _reconciler(settings, clock)
-    with ThreadPoolExecutor(THREADS) as threads:
-        return sum(
-            threads.map(lambda name: reconciler.resolve_again(*name), versions_with_alerts(settings.open_store()))
-        )
+    named = versions_with_alerts(settings.open_store())
+    return sum(at_once(lambda name: reconciler.resolve_again(*name), named))
 
 
 def _show(reconciler: Reconciler, standing: Mapping[Name, About], undelivered: int) -> dict[str, str]:
@@ -201,8 +197,7 @@ def _abouts(fleet: Fleet, named: Iterable[Name], policy: FleetPolicy, registry: 
     found = {each.name: About.of(each.member.manifest, policy) for each in fleet.registered if each.member}
     quarantined = {each.name: About(*each.name, Policy()) for each in fleet.registered if not each.member}
     missing = [name for name in named if name not in found and name not in quarantined]
-    with ThreadPoolExecutor(THREADS) as threads:
-        gone = dict(zip(missing, threads.map(lambda name: _is_gone(name, registry), missing), strict=True))
+    gone = dict(zip(missing, at_once(lambda name: _is_gone(name, registry), missing), strict=True))
     unmonitored = {name: About(*name, Policy(), monitored=False) for name in missing if gone[name]}
     return found | quarantined | unmonitored
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from airflow_bridge.ready import DONE, ready_key
 from airflow_bridge.schema import ACTIVE_RUNS
@@ -15,6 +14,7 @@ from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.datasets import content_digest
 from monitoring_assets.fleet import Member, Name
 from resources.airflow import UNFINISHED, Airflow, DagRun
+from resources.at_once import at_once
 from resources.errors import InfrastructureError
 from resources.object_store import ObjectStore
 
@@ -23,15 +23,11 @@ PREFIX = "scorewatch__"
 SCHEDULED = "scheduled"
 OTHERS = ("asset_materialization", "backfill", "manual")
 """Types of the runs that the timetable does not make; they do not wait for data."""
-THREADS = 8
 PAST = 16
 """Runs of the past under way in all of Airflow: half of the tasks that it works on at once as it ships (`[core]
 parallelism`), so that what arrives finds room, however many versions are new."""
 PAST_AT_ONCE = ACTIVE_RUNS // 2
 """Of one task: what arrives would come after those of its DAG that are not active yet."""
-
-Item = TypeVar("Item")
-Found = TypeVar("Found")
 
 
 class Requested(NamedTuple):
@@ -78,7 +74,7 @@ class AirflowRuns:
 
     def of(self, keys: Sequence[str]) -> Mapping[str, Attempt]:
         """What became of tasks; those that nobody asked for yet are left out."""
-        found = _at_once(self._of, keys)
+        found = at_once(self._of, keys)
         return {key: attempt for key, attempt in zip(keys, found, strict=True) if attempt is not None}
 
     def _of(self, key: str) -> Attempt | None:
@@ -140,7 +136,7 @@ class AirflowRuns:
             if task.trigger == "arrival":
                 self._tell(task, waiting)
             let_go += len(waiting)
-        taken = _at_once(self._ask, asks)
+        taken = at_once(self._ask, asks)
         refused = [each for each in taken if isinstance(each, InfrastructureError)]
         if refused:
             raise InfrastructureError(f"{len(refused)} of {len(asks)} runs were not taken. {refused[0]}")
@@ -179,7 +175,7 @@ class AirflowRuns:
             if name in self._dags
             for partition in set(partitions) - self._told.get(name, set())
         ]
-        _at_once(lambda each: self._store.put_if_absent(ready_key(self._dags[each[0]], each[1]), DONE), fresh)
+        at_once(lambda each: self._store.put_if_absent(ready_key(self._dags[each[0]], each[1]), DONE), fresh)
         self._told = {name: set(partitions) for name, partitions in done.items()}
 
 
@@ -190,8 +186,3 @@ def _partitions(task: Task) -> Sequence[str]:
 
 def _run_id(key: str) -> str:
     return f"{PREFIX}{content_digest(key)[:24]}"
-
-
-def _at_once(function: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
-    with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(function, items))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from monitoring_assets.arrivals.watched import Watched
 from resources.errors import ScorewatchError
@@ -18,12 +17,8 @@ SLOW_TICK_S = 5.0
 """The same of versions with a slow lake, so that all others are looked at again soon."""
 SLOW_LOOKS = 4
 """Looks of a version with a slow lake in one tick."""
-THREADS = 8
 LEFT = object()
 """Of work that was not begun."""
-
-Item = TypeVar("Item")
-Found = TypeVar("Found")
 
 _log = logging.getLogger(__name__)
 
@@ -69,12 +64,6 @@ def note_failures(looked_at: set[Watched], now: datetime) -> None:
         pause = min(timedelta(seconds=5) * (1 << min(trouble.failures, 10)), timedelta(minutes=5))
         trouble.until = now + pause if trouble.failed else None
         trouble.failed = False
-
-
-def at_once(function: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
-    """Call for each item, a few at a time."""
-    with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(function, items))
 
 
 def guarded(each: Watched, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
 from monitoring_assets.arrivals.asking import ROUNDS, Queue, again
-from monitoring_assets.arrivals.budget import LEFT, Budget, at_once, fair, guarded, note_failures
+from monitoring_assets.arrivals.budget import LEFT, Budget, fair, guarded, note_failures
 from monitoring_assets.arrivals.dying import (
     dies,
     remember_dying,
@@ -27,6 +27,7 @@ from monitoring_assets.fleet_defaults import DefaultsFile
 from monitoring_assets.landing import Landing, landing
 from monitoring_assets.quarantine import names_kept_back
 from monitoring_assets.version import FEATURES, Clock, DeployedVersion
+from resources.at_once import at_once
 from resources.settings import Settings
 
 LOOKS = 300

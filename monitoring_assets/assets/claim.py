@@ -31,8 +31,10 @@ def claim(version: ModelVersion, asset: str, partition: str, digest: str, *, for
     if current is not None and current.input_digest == digest and not force:
         yield Claim(current, etag, done=True)
         return
-    with Leases(version.store, *name, version.clock).hold(asset, partition):
-        before = etag
-        current, etag = read_current(version.store, path)
-        made = current is not None and current.input_digest == digest and (etag != before or not force)
+    with Leases(version.store, *name, version.clock).hold(asset, partition) as waited:
+        made = False
+        if waited:
+            before = etag
+            current, etag = read_current(version.store, path)
+            made = current is not None and current.input_digest == digest and (etag != before or not force)
         yield Claim(current, etag, done=made)

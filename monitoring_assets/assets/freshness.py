@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from monitoring_assets.assets.drift_inputs import Drift, expected_digest, look_back
 from monitoring_assets.assets.history import Distributions
 from monitoring_assets.datasets import Current
 from monitoring_assets.landing import features_digest, landing
 from monitoring_assets.version import FEATURES, PSI, SCORES, ModelVersion
+from resources.at_once import at_once
 
 _DRIFT: tuple[Drift, ...] = ("psi", "csi")
 
@@ -23,7 +24,7 @@ class Freshness:
 
     def stale(self, partitions: Sequence[str]) -> list[str]:
         """The partitions that a run of all assets would write something for, or that have no data yet."""
-        return [partition for partition in partitions if not self._fresh(partition)]
+        return _without(self._fresh, partitions)
 
     def reach(self, partitions: Sequence[str]) -> dict[str, list[str]]:
         """Of each partition, the judged ones whose windows may hold it: itself, and those that follow."""
@@ -35,7 +36,7 @@ class Freshness:
     def stale_behind(self, partitions: Sequence[str]) -> list[str]:
         """Judged partitions whose windows hold data of ``partitions`` that changed since, these themselves included."""
         reached = {each for judged in self.reach(partitions).values() for each in judged}
-        return [partition for partition in sorted(reached) if not self._judged(partition)]
+        return _without(self._judged, sorted(reached))
 
     def _fresh(self, partition: str) -> bool:
         found = landing(self._version, partition)
@@ -58,3 +59,8 @@ class Freshness:
 
 def _made_from(current: Current, upstream: Current) -> bool:
     return any(each.asset == upstream.asset and each.digest == upstream.digest for each in current.inputs)
+
+
+def _without(holds: Callable[[str], bool], partitions: Sequence[str]) -> list[str]:
+    """The partitions of which something does not hold."""
+    return [each for each, found in zip(partitions, at_once(holds, partitions), strict=True) if not found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from monitoring_assets.datasets import Current, locations
 from monitoring_assets.stability.profile import WHOLE, ReferenceProfile, SegmentKey
 from monitoring_assets.stability.psi import IntArray
 from monitoring_assets.version import DISTRIBUTION, ModelVersion
+from resources.at_once import at_once
 from resources.engines.counting import Counts
 
 SCHEMA = pl.Schema(
@@ -86,6 +87,10 @@ class Distributions:
             self._current[partition] = self._version.current(DISTRIBUTION, partition)
         return self._current[partition]
 
+    def look_up(self, partitions: Iterable[str]) -> None:
+        """Read the pointers of partitions that are to be asked for, together."""
+        at_once(self.current, {each: None for each in partitions if each not in self._current})
+
     def remember(self, partition: str, current: Current, frame: pl.DataFrame | None = None) -> None:
         """Take in a distribution that this run has just made, or found."""
         self._current[partition] = current
@@ -94,6 +99,7 @@ class Distributions:
 
     def history(self, partitions: Sequence[str]) -> History:
         """The distributions of partitions in the order of time, with zeros for those that are missing."""
+        self.look_up(partitions)
         found = [(position, partition) for position, partition in enumerate(partitions) if self.current(partition)]
         frames = [
             self._frame(partition).with_columns(position=pl.lit(position, pl.Int32)) for position, partition in found
@@ -109,6 +115,7 @@ class Distributions:
 
     def rows(self, partitions: Sequence[str]) -> tuple[IntArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
         """Row numbers of partitions from their pointers alone, and which partitions exist."""
+        self.look_up(partitions)
         present = [self.current(partition) is not None for partition in partitions]
         rows = [self._rows(partition) if there else 0 for partition, there in zip(partitions, present, strict=True)]
         return np.asarray(rows, dtype=np.int64), np.asarray(present, dtype=np.bool_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from monitoring_assets.assets.freshness import Freshness
 from monitoring_assets.landing import landing
 from monitoring_assets.results import Trigger
 from monitoring_assets.version import CSI, DISTRIBUTION, PSI, ModelVersion
+from resources.at_once import at_once
 
 DRIFT = {PSI, CSI}
 
@@ -48,8 +50,7 @@ def passes(version: ModelVersion, assets: set[str], partitions: Sequence[str], t
     behind = Freshness(version).stale_behind(partitions)
     if behind:
         yield Pass(assets & DRIFT, behind, "catch-up" if trigger == "arrival" else trigger)
-    for marker in markers:
-        version.store.delete(marker)
+    at_once(version.store.delete, markers)
 
 
 def _mark(version: ModelVersion, partitions: Sequence[str]) -> list[str]:
@@ -58,8 +59,7 @@ def _mark(version: ModelVersion, partitions: Sequence[str]) -> list[str]:
     keys = {each: layout.rejudge(*name, version.calendar.encode(each)) for each in partitions}
     found = {info.key for info in version.store.list(layout.rejudges(*name))}
     wanted = {keys[each] for each, judged in Freshness(version).reach(partitions).items() if not own.issuperset(judged)}
-    for key in sorted(wanted - found):
-        version.store.put(key, b"")
+    at_once(lambda key: version.store.put(key, b""), sorted(wanted - found))
     return sorted(wanted | found.intersection(keys.values()))
 
 
@@ -76,4 +76,5 @@ def _newest_window(version: ModelVersion, partitions: Sequence[str]) -> list[str
     newest = next(filter(landed, reversed(candidates)), None)
     if newest is None:
         return []
-    return [*filter(landed, version.calendar.previous(newest, look_back(version))[:-1]), newest]
+    before = version.calendar.previous(newest, look_back(version))[:-1]
+    return [*itertools.compress(before, at_once(landed, before)), newest]

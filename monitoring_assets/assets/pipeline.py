@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from monitoring_assets.assets import distribution, features, scores
 from monitoring_assets.assets.history import Distributions
@@ -12,10 +13,14 @@ from monitoring_assets.assets.outcome import Outcome, skipped
 from monitoring_assets.fleet_defaults import DefaultsFile
 from monitoring_assets.results import Result, Trigger, write_result
 from monitoring_assets.version import CHECKS, CSI, DISTRIBUTION, FEATURES, PSI, SCORES, ModelVersion
+from resources.at_once import at_once
 
 ORDER = (FEATURES, SCORES, DISTRIBUTION, PSI, CSI)
 UPSTREAM = {SCORES: FEATURES, DISTRIBUTION: SCORES, PSI: DISTRIBUTION, CSI: DISTRIBUTION}
 CHUNK = 32
+SMALL = 100_000
+"""Rows of a partition that several may be worked on at once of: of larger ones one fills the processors, and memory is
+for one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ def run(
     distributions = Distributions(version)
     grace = DefaultsFile(version.store).read().grace_hours.of(version.calendar.every) if trigger == "arrival" else None
     done: dict[str, dict[str, Outcome]] = {asset: {} for asset in ORDER}
+    written: dict[str, Result] = {}
     for asset in ORDER:
         if asset in assets:
             made = _materialise(version, asset, partitions, done, distributions, force=force)
@@ -45,7 +51,9 @@ def run(
             made = iter([_behind(asset, done)])
         for outcomes in made:
             done[asset] |= {outcome.partition: outcome for outcome in outcomes}
-            yield [record(version, outcome, trigger, grace, _arrival(done, outcome.partition)) for outcome in outcomes]
+            yield at_once(
+                lambda each: record(version, each, trigger, grace, _arrival(done, each.partition), written), outcomes
+            )
 
 
 def _materialise(
@@ -60,26 +68,32 @@ def _materialise(
     upstream = done[UPSTREAM[asset]] if asset in UPSTREAM else {}
     if asset == FEATURES:
         for chunk in _chunks(partitions):
+            # One after the other: each is compared with the rows of the one before.
             yield [features.materialise(version, partition, force=force) for partition in chunk]
     elif asset == SCORES:
         prepared = scores.prepare(version)
         for chunk in _chunks(partitions):
-            yield [
-                scores.materialise(version, partition, upstream.get(partition), prepared, force=force)
-                for partition in chunk
-            ]
+            yield _each(partial(scores.materialise, version, prepared=prepared, force=force), chunk, upstream)
     elif asset == DISTRIBUTION:
         from monitoring_assets.assets import quality  # noqa: PLC0415
 
-        counted = [
-            distribution.materialise(version, partition, upstream.get(partition), distributions, force=force)
-            for partition in partitions
-        ]
+        count = partial(distribution.materialise, version, distributions=distributions, force=force)
+        counted = _each(count, partitions, upstream)
         yield quality.judge(version, counted, distributions)
     else:
         from monitoring_assets.assets import drift  # noqa: PLC0415
 
         yield drift.materialise(version, "psi" if asset == PSI else "csi", partitions, upstream, distributions)
+
+
+def _each(
+    materialise: Callable[..., Outcome], partitions: Sequence[str], upstream: Mapping[str, Outcome]
+) -> list[Outcome]:
+    """Outcomes of partitions, each made from its upstream outcome; several at once of small ones, which is waiting."""
+    work = ((partition, upstream.get(partition)) for partition in partitions)
+    if all(partition in upstream and upstream[partition].rows <= SMALL for partition in partitions):
+        return at_once(lambda each: materialise(partition=each[0], upstream=each[1]), work)
+    return [materialise(partition=partition, upstream=outcome) for partition, outcome in work]
 
 
 def _chunks(partitions: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -111,11 +125,17 @@ def _arrival(done: dict[str, dict[str, Outcome]], partition: str) -> datetime | 
 
 
 def record(
-    version: ModelVersion, outcome: Outcome, trigger: Trigger, grace: timedelta | None, arrived_at: datetime | None
+    version: ModelVersion,
+    outcome: Outcome,
+    trigger: Trigger,
+    grace: timedelta | None,
+    arrived_at: datetime | None,
+    written: dict[str, Result],
 ) -> Recorded:
     """Write the result of an outcome; ``arrived_at`` is when the data came, where no stored features tell.
 
-    ``grace``: that of the version's partitions; None for what is no arrival, and pages nobody.
+    ``written`` is that of `write_result`. ``grace``: that of the version's partitions; None for what is no arrival, and
+    pages nobody.
     """
     now = version.clock()
     result = Result(
@@ -132,7 +152,7 @@ def record(
         inputs=outcome.inputs,
         metrics=outcome.metrics,
     )
-    return Recorded(outcome, write_result(version.store, result, version.calendar.encode(outcome.partition)))
+    return Recorded(outcome, write_result(version.store, result, version.calendar.encode(outcome.partition), written))
 
 
 def _live(version: ModelVersion, partition: str, now: datetime, grace: timedelta, arrived_at: datetime | None) -> bool:

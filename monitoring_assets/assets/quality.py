@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from monitoring_assets.stability.psi import IntArray
 from monitoring_assets.stability.rates import VOLUME_WARN, RateVerdicts
 from monitoring_assets.stability.windows import OK
 from monitoring_assets.version import FEATURES, SCORES, ModelVersion
+from resources.at_once import at_once
 
 WEEKS_BACK = 8
 
@@ -76,9 +78,9 @@ def measures(
 ) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """What the features and scores stages measured of whole partitions: measure → [P], nan where they did not."""
     found = {name: np.full(partitions, np.nan) for name in SCALAR_BOUNDS}
-    for target, position in zip(targets, positions, strict=True):
-        for asset in (FEATURES, SCORES):
-            current = version.current(asset, target)
+    for asset in (FEATURES, SCORES):
+        stored = at_once(partial(version.current, asset), targets)
+        for current, position in zip(stored, positions, strict=True):
             for name in SCALAR_BOUNDS:
                 if current is not None and current.measured.get(name) is not None:
                     found[name][position] = float(current.measured[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,13 @@ class Scoring:
 def prepare(version: ModelVersion) -> Callable[[], Scoring]:
     """Loads the artefact and re-scores the canary once, at first use, for all partitions of a run."""
     prepared: list[Scoring] = []
+    lock = threading.Lock()
 
     def get() -> Scoring:
-        if not prepared:
-            prepared.append(_prepare(version))
-        return prepared[0]
+        with lock:
+            if not prepared:
+                prepared.append(_prepare(version))
+            return prepared[0]
 
     return get
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,9 +12,10 @@ import polars as pl
 from pydantic import ValidationError
 
 from monitoring_assets import layout
-from monitoring_assets.fleet import THREADS, shard_of
+from monitoring_assets.fleet import shard_of
 from monitoring_assets.past.rows import to_frame, to_line
 from monitoring_assets.results import Result
+from resources.at_once import at_once
 from resources.object_store import ObjectStore
 
 PARTS = 16
@@ -76,8 +76,7 @@ def read_results(store: ObjectStore, named: Sequence[Marker]) -> Found:
     A result that is absent may be written at this moment. One that is damaged, or is not what its key says, is logged
     as a warning and keeps no other from being read.
     """
-    with ThreadPoolExecutor(THREADS) as threads:
-        lines = list(threads.map(lambda marker: _line(store, marker), named))
+    lines = at_once(lambda marker: _line(store, marker), named)
     there = {marker: line for marker, line in zip(named, lines, strict=True) if line is not None}
     try:
         rows = to_frame(list(there.values()))
@@ -90,9 +89,7 @@ def read_results(store: ObjectStore, named: Sequence[Marker]) -> Found:
 
 def delete(store: ObjectStore, settled: Iterable[Marker]) -> None:
     """Remove markers."""
-    with ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(store.delete, [marker.key for marker in settled]):
-            pass
+    at_once(store.delete, [marker.key for marker in settled])
 
 
 def _line(store: ObjectStore, marker: Marker) -> bytes | None:

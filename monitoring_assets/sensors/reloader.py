@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-THREADS = 8
+from resources.at_once import at_once
+
 EVERY_S = 10.0
 """Between two loads of one location, if changes come all the time; if longer, twice what the last one took."""
 ROW = 2
@@ -57,9 +57,8 @@ class Reloader:
         behind = [name for name in latest if name not in done and self._due(name, latest[name]) <= now]
         behind.sort(key=lambda name: name in self._last and bool(self._last[name].problem))
         limit = now + limit_s
-        with ThreadPoolExecutor(THREADS) as threads:
-            found = threads.map(lambda name: self._told(name, latest[name], reload, limit), behind)
-            done |= {name: latest[name] for name, loaded in zip(behind, found, strict=True) if loaded}
+        found = at_once(lambda name: self._told(name, latest[name], reload, limit), behind)
+        done |= {name: latest[name] for name, loaded in zip(behind, found, strict=True) if loaded}
         return done
 
     def problems(self, names: Sequence[str]) -> dict[str, str]:

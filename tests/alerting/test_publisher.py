@@ -10,8 +10,9 @@ import pytest
 
 from monitoring_assets import layout
 from monitoring_assets.alerting.fast_path import alerting
-from monitoring_assets.alerting.publisher import EVERY, LASTS, THREADS, Round
+from monitoring_assets.alerting.publisher import EVERY, LASTS, Round
 from monitoring_assets.results import Result, write_result
+from resources.at_once import THREADS
 from resources.object_store import LocalStore
 from resources.object_store.base import Blob
 from tests.alerting.company import Company

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from monitoring_assets.arrivals import budget, watch
+from monitoring_assets.arrivals import watch
 from monitoring_assets.arrivals.budget import Budget
+from resources import at_once
 from resources.errors import InfrastructureError
 
 HOUR, TICK = timedelta(hours=1), timedelta(seconds=6)
@@ -150,7 +151,7 @@ class Lake:
         self._lock, self._real = threading.Lock(), watch.landing
         monkeypatch.setattr(watch, "landing", self.landing)
         monkeypatch.setattr(watch, "Budget", lambda: Budget(lambda: self.now))
-        monkeypatch.setattr(budget, "THREADS", 1)
+        monkeypatch.setattr(at_once, "THREADS", 1)
 
     def landing(self, version: Any, partition: str) -> Any:
         with self._lock:
