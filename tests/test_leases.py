@@ -9,6 +9,7 @@ import threading
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,3 +146,29 @@ def test_a_lease_that_another_took_over_is_not_taken_from_it(store: LocalStore, 
         other = Lease(host="another", process=2, since=clock.now, until=clock.now + LASTS, token="other")
         store.put(KEY, other.model_dump_json().encode())
     assert kept(store) == other
+
+
+def test_a_lease_that_did_not_last_is_given_back_without_a_look_and_says_whether_it_was_waited_for(
+    store: LocalStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "POLL_S", 0.01)
+    looks, get = list[str](), LocalStore.get
+
+    def looked(own: LocalStore, key: str) -> Any:
+        looks.append(key)
+        return get(own, key)
+
+    monkeypatch.setattr(LocalStore, "get", looked)
+    with of(store, clock).hold("features", DAY) as waited:
+        assert not waited
+    assert looks == []
+    with of(store, clock).hold("features", DAY):
+        clock.now += LASTS / 2
+    assert looks == [KEY], "another one may have it by now"
+    other = Lease(host="another", process=2, since=clock.now, until=clock.now + LASTS, token="other")
+    store.put(KEY, other.stored())
+    giving_back = threading.Timer(0.1, store.delete, [KEY])
+    giving_back.start()
+    with of(store, clock).hold("features", DAY) as waited:
+        assert waited
+    giving_back.join()

@@ -240,3 +240,21 @@ def test_only_a_recent_arrival_is_live(changes: dict[str, Any], live: bool) -> N
     usual = {"trigger": "arrival", "recorded_at": NOW, "due": DUE, "grace": GRACE, "partitions_since": 0}
     usual["deadline"] = DEADLINE
     assert is_live(**{**usual, **changes}) is live
+
+
+def test_what_the_caller_wrote_itself_is_not_read_again(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = write_result(store, result(asset="scores"), "2026-01-02")
+    reads, get, written = list[str](), LocalStore.get, dict[str, Result]()
+
+    def read(own: LocalStore, key: str) -> Any:
+        reads.append(key)
+        return get(own, key)
+
+    monkeypatch.setattr(LocalStore, "get", read)
+    first = write_result(store, result(), "2026-01-02", written)
+    assert (first.attempt, reads) == (2, [next(info.key for info in store.list("results/"))])
+    assert write_result(store, result(), "2026-01-02", written) == first, "the same finding is no new attempt"
+    assert write_result(store, result(status="warn"), "2026-01-02", written).attempt == 3
+    assert len(reads) == 1
+    assert write_result(store, result(asset="scores"), "2026-01-02", written) == theirs, "of another, it is read"
+    assert len(reads) == 2

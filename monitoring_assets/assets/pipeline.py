@@ -18,7 +18,7 @@ from resources.at_once import at_once
 ORDER = (FEATURES, SCORES, DISTRIBUTION, PSI, CSI)
 UPSTREAM = {SCORES: FEATURES, DISTRIBUTION: SCORES, PSI: DISTRIBUTION, CSI: DISTRIBUTION}
 CHUNK = 32
-SMALL = 100_000
+SMALL = 20_000
 """Rows of a partition that several may be worked on at once of: of larger ones one fills the processors, and memory is
 for one."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from monitoring_assets.assets import pipeline
 from resources.errors import InfrastructureError
 
 ALL = ("features", "scores", "distribution", "psi", "csi")
@@ -552,3 +553,51 @@ def test_lost_features_on_s3_are_trouble_of_the_store_and_named(s3_lender: Any, 
     s3_lender.store.delete(key)
     with pytest.raises(InfrastructureError, match=f"the stored features of {DAY} cannot be read"):
         run(version, [DAY], ("scores",))
+
+
+@pytest.mark.parametrize("small", [0, 20_000])
+def test_partitions_of_few_rows_are_under_way_together_and_those_of_many_one_after_the_other(
+    lender: Any, run: Any, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    for day in DAYS:
+        lender.land(day)
+    version, lock, under_way, most = lender.onboard(), threading.Lock(), dict[str, int](), dict[str, int]()
+    together = {asset: threading.Event() for asset in ("scores", "distribution")}
+
+    def counted(module: Any) -> None:
+        materialise, asset = module.materialise, module.__name__.rpartition(".")[2]
+
+        def one(*given: Any, **named: Any) -> Any:
+            with lock:
+                under_way[asset] = under_way.get(asset, 0) + 1
+                most[asset] = max(most.get(asset, 0), under_way[asset])
+                if under_way[asset] == len(DAYS):
+                    together[asset].set()
+            if small:
+                assert together[asset].wait(30)
+            found = materialise(*given, **named)
+            with lock:
+                under_way[asset] -= 1
+            return found
+
+        monkeypatch.setattr(module, "materialise", one)
+
+    counted(pipeline.scores)
+    counted(pipeline.distribution)
+    monkeypatch.setattr(pipeline, "SMALL", small)
+    recorded = run(version, DAYS)
+    assert most == dict.fromkeys(together, len(DAYS) if small else 1)
+    assert {each.outcome.state for each in recorded.values()} == {"materialised"}
+
+
+def test_a_stage_makes_the_same_of_partitions_whether_they_are_under_way_together_or_not(
+    lender: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in DAYS:
+        lender.land(day)
+    version = lender.onboard()
+    run(version, DAYS)
+    before = {key: data for key, (data, _) in everything(lender).items() if key.startswith("data/")}
+    monkeypatch.setattr(pipeline, "SMALL", 0)
+    run(version, DAYS, force=True)
+    assert {key: data for key, (data, _) in everything(lender).items() if key.startswith("data/")} == before

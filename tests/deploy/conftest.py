@@ -1,9 +1,12 @@
-"""The clusters that deploy/kubernetes describes."""
+"""The clusters that deploy/kubernetes describes, and pods of the images."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.deploy.containers import Pod
 from tests.deploy.manifests import OVERLAYS, Cluster, cluster
 
 
@@ -11,3 +14,13 @@ from tests.deploy.manifests import OVERLAYS, Cluster, cluster
 def _cluster(request: pytest.FixtureRequest) -> Cluster:
     """Each overlay in turn."""
     return cluster(request.param)
+
+
+@pytest.fixture
+def pods() -> Iterator[list[Pod]]:
+    """Pods that a test starts: killed in the end, and none may have changed anything outside of its volumes."""
+    started: list[Pod] = []
+    yield started
+    for each in started:
+        each.kill()
+    assert [change for each in started for change in each.changes()] == []

@@ -41,9 +41,8 @@ def image() -> Iterator[Image]:
 
 
 @pytest.fixture
-def pod(image: Image, tmp_path: Path) -> Iterator[Callable[..., Pod]]:
-    """Makes pods whose container `airflow` has these arguments. None may change anything outside of its volumes."""
-    pods: list[Pod] = []
+def pod(image: Image, pods: list[Pod], tmp_path: Path) -> Callable[..., Pod]:
+    """Makes pods whose container `airflow` has these arguments."""
 
     def make(*arguments: str, user: int = 50_000, **environ: str) -> Pod:
         container = {
@@ -64,10 +63,7 @@ def pod(image: Image, tmp_path: Path) -> Iterator[Callable[..., Pod]]:
         pods.append(Pod(image, what, Cluster(), tmp_path / str(len(pods))))
         return pods[-1]
 
-    yield make
-    for each in pods:
-        each.kill()
-    assert [change for each in pods for change in each.changes()] == []
+    return make
 
 
 def test_what_is_in_the_image_is_pinned_and_compiled_and_builds_nothing(image: Image) -> None:

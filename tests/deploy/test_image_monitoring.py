@@ -55,18 +55,14 @@ def cluster(s3_server: Any, database: str) -> Cluster:
 
 
 @pytest.fixture
-def pod(image: Image, cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Pod]]:
-    """Makes pods: `pod("scorewatch-daemon")`, or `pod(name, spec)`. None may change anything outside of its volumes."""
-    pods: list[Pod] = []
+def pod(image: Image, cluster: Cluster, pods: list[Pod], tmp_path: Path) -> Callable[..., Pod]:
+    """Makes pods: `pod("scorewatch-daemon")`, or `pod(name, spec)`."""
 
     def make(name: str, what: dict[str, Any] | None = None) -> Pod:
         pods.append(Pod(image, what or kind_pods.specs()[name], cluster, tmp_path / name))
         return pods[-1]
 
-    yield make
-    for each in pods:
-        each.kill()
-    assert [change for each in pods for change in each.changes()] == []
+    return make
 
 
 def test_what_is_in_the_image_is_pinned_and_compiled_and_builds_nothing(image: Image) -> None:
