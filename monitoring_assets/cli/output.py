@@ -71,6 +71,8 @@ def progress(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
     try:
         for item in items:
             yield item
+            # It may be large, and the next one is made before the loop lets go of it.
+            del item
             bar.advance(task)
             if time.monotonic() - begun > QUIET_S:
                 bar.start()

@@ -57,12 +57,16 @@ def past_in_parts(
         chosen &= pl.col("model").is_in(list(models))
     # Before any file: a result whose marker is gone is in the files by then.
     loose = _not_compacted(store, since, until, models)
-    for part in range(PARTS):
+
+    def table(part: int) -> pl.DataFrame:
         fresh = read_results(store, loose[part]).rows.filter(chosen)
         held = _compacted(store, part, since, until, chosen, [*IDENTITY, *wanted])
         # Between the two listings a result may have been compacted.
         new = fresh.select(held.columns).join(held, on=IDENTITY, how="anti")
-        yield pl.concat([held, new]).sort(IDENTITY).select(wanted)
+        return pl.concat([held, new]).sort(IDENTITY).select(wanted)
+
+    # A generator keeps what its names stand for while its caller is at work: nothing but what it gives.
+    yield from map(table, range(PARTS))
 
 
 def _not_compacted(store: ObjectStore, since: date, until: date, models: Collection[str] | None) -> list[list[Marker]]:

@@ -262,13 +262,14 @@ def test_a_round_waits_for_a_datadog_that_is_down_once_and_not_once_a_version(
 
 
 def test_a_pagerduty_that_swallows_everything_holds_a_round_up_for_a_moment_and_datadog_hears_that_it_lives(
-    company: Company, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    company: Company, recorder: Recorder
 ) -> None:
-    monkeypatch.setattr("resources.pagerduty.TIMEOUT_S", 0.5)
     of_twenty_models(company)
     until = threading.Event()
     recorder.pagerduty.faults.lasting = held(until, takes_effect=False)
-    assert len(company.publish().waiting) == 21, "nor is it told of their deployments"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resources.pagerduty.TIMEOUT_S", 0.5)
+        assert len(company.publish().waiting) == 21, "nor is it told of their deployments"
     assert recorder.pagerduty.requests < THREADS + LASTS
     assert list(points(recorder, "scorewatch.publisher.")) != []
     until.set()

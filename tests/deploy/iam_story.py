@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from monitoring_assets import cli, deployment, onboarding
+from monitoring_assets import cli, deployment, layout, onboarding
 from monitoring_assets.alerting import dashboards, storms
 from monitoring_assets.alerting.publisher import publish, resolve_again
 from monitoring_assets.arrivals.agenda import Attempt, Capacity, Task
@@ -28,6 +28,7 @@ from monitoring_assets.exporting import export_fleet
 from monitoring_assets.fleet_file import FleetFile
 from monitoring_assets.heartbeats import Heartbeats, heartbeat
 from monitoring_assets.instance import open_instance
+from monitoring_assets.leases import Lease
 from monitoring_assets.past.compaction import compact
 from monitoring_assets.refresh import Refresher
 from monitoring_assets.sensors.registry import Report
@@ -184,6 +185,7 @@ def live(scene: Installation, recorder: Recorder, airflow: AirflowRecorder) -> N
     stormy(scene, recorder)
     kept_back(scene, recorder)
     handled_by_people(scene)
+    killed(scene)
     assert scene.command("stages", "run", VENDOR, "1.0.0", "--partition", scene.day(4), "--force", "--json") == 0
     assert scene.command("stages", "backfill", VENDOR, "1.0.0", "--from", scene.day(4), "--to", scene.day(3)) == 0
     in_airflow(scene, airflow)
@@ -259,6 +261,13 @@ def handled_by_people(scene: Installation) -> None:
         assert scene.command("control", *arguments) == 0, arguments
     dashboards.keep(scene.settings("control").open_store(), {"fleet": "/dashboard/abc"})
     assert scene.command("control", "alerts", "--json", told=False) == 0
+
+
+def killed(scene: Installation) -> None:
+    """What a run leaves that was killed in another pod."""
+    begun = datetime.now(UTC) - timedelta(hours=1)
+    left = Lease(host="another", process=1, since=begun, until=begun + timedelta(minutes=1), token="another's")
+    scene.lender.store.put(layout.lease("features", VENDOR, "1.0.0", scene.day(4)), left.stored())
 
 
 def in_airflow(scene: Installation, airflow: AirflowRecorder) -> None:

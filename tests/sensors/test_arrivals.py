@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -146,15 +147,18 @@ def test_a_run_request_says_what_to_work_on_and_is_one_run_however_often_it_is_m
 class World:
     """A version that was deployed yesterday, a code location that serves it, and Dagster's daemon in this process.
 
-    Dagster's clock is the machine's, so that the lender's is the machine's too when it begins.
+    Dagster's clock is the machine's, so that the lender's is the machine's too when it begins. The version's days are
+    those of a place where it is noon: a day that ends in the middle of a story would be the newest one.
     """
 
     def __init__(self, lender: Any, instance: dg.DagsterInstance, **settings: Any) -> None:
         self.lender, self.instance = lender, instance
         lender.now = datetime.now(UTC)
-        self.newest = str(lender.now.date() - DAY)
-        first = lender.now.date() - 3 * DAY
-        lender.onboard(precomputed=True, partitions={"every": "day", "timezone": "UTC", "start": first})
+        where = f"Etc/GMT{lender.now.hour - 12:+d}"
+        today = lender.now.astimezone(ZoneInfo(where)).date()
+        self.newest = str(today - DAY)
+        days = {"every": "day", "timezone": where, "start": today - 3 * DAY}
+        lender.onboard(precomputed=True, partitions=days)
         deployed = lender.now - 3 * DAY
         os.utime(lender.registry.location("ke-nano-loan/1.0.0/model.yaml"), (deployed.timestamp(),) * 2)
         self.settings = lender.settings.model_copy(update=settings)
