@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -17,6 +19,7 @@ from airflow_bridge.runner import arguments, check_partition, failure, for_its_r
 from airflow_bridge.schema import DagPlan, Task
 
 if TYPE_CHECKING:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import PodOperatorHookProtocol
     from airflow.sdk import BaseOperator, Context
 
 DEADLINE_MARGIN_S = 300
@@ -77,6 +80,17 @@ class PodTask(KubernetesPodOperator):
         self.prepare = prepare
         self.unless = tuple(unless)
         self.reasons = reasons
+
+    @cached_property
+    def hook(self) -> PodOperatorHookProtocol:
+        """To the cluster that KUBECONFIG names, or else the one that Airflow runs in.
+
+        The provider's triggerer reads KUBECONFIG only, and has to be told of the other.
+        """
+        self.config_file = os.environ.get("KUBECONFIG")
+        hook: PodOperatorHookProtocol = super().hook
+        self.in_cluster = hook.is_in_cluster
+        return hook
 
     def execute(self, context: Context) -> None:
         """Starts the pod, or finds the one that an earlier try started, and leaves it to the triggerer."""

@@ -44,7 +44,8 @@ def reason(context: Context, reasons: Mapping[str, Sequence[str]]) -> str:
     """Why the run is there. Only what the plan knows: whoever starts a run chooses among these."""
     run = context["dag_run"]
     asked = str((run.conf or {}).get("reason"))
-    return asked if asked in reasons else str(run.run_type)
+    # An enumeration in a task: its text would be DagRunType.MANUAL.
+    return asked if asked in reasons else str(getattr(run.run_type, "value", run.run_type))
 
 
 def check_partition(context: Context) -> None:

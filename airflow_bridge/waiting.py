@@ -109,7 +109,8 @@ class WaitForData(BaseSensorOperator):
         self.wait_days = wait_days
         # The trigger's argument of this name is rendered with it. A run without a key is one with an empty one.
         self.partition = "{{ partition_key or '' }}"
-        self.run_type = "{{ dag_run.run_type }}"
+        # An enumeration in a task, and a text where Airflow makes the trigger.
+        self.run_type = "{{ dag_run.run_type.value if dag_run.run_type.value is defined else dag_run.run_type }}"
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=f"{__name__}.{DataTrigger.__name__}",
             trigger_kwargs={"dag_id": ready_dag_id, "partition": self.partition, "run_type": self.run_type},

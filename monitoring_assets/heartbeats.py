@@ -25,6 +25,7 @@ from resources.settings import Settings
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun
 
+MODEL_TAG, VERSION_TAG = "scorewatch/model", "scorewatch/version"
 EXTERNAL_TAG = "scorewatch/external"
 """Tag of the runs that are judged by their heartbeat; its value says what started them."""
 KILLED = "Its process ended without a word: it was killed."
@@ -109,7 +110,7 @@ def end_killed_runs(instance: DagsterInstance, version: ModelVersion) -> None:
     from dagster import DagsterRunStatus, RunsFilter  # noqa: PLC0415
 
     heartbeats = Heartbeats(version.store, version.clock)
-    tags = {"scorewatch/model": version.manifest.model, "scorewatch/version": version.manifest.version}
+    tags = {MODEL_TAG: version.manifest.model, VERSION_TAG: version.manifest.version}
     for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED], tags=tags)):
         process = runs_here(run)
         if EXTERNAL_TAG in run.tags:

@@ -13,6 +13,7 @@ from airflow_bridge.graph import CPU_TAG, IMAGE_METADATA, MEMORY_TAG
 from monitoring_assets.assets.events import Reporter, asset_key, held_open, reference_metadata
 from monitoring_assets.assets.passes import passes
 from monitoring_assets.assets.pipeline import ORDER, UPSTREAM, Recorded, run
+from monitoring_assets.heartbeats import MODEL_TAG, VERSION_TAG
 from monitoring_assets.instance import PROCESS_TAG, process_tags
 from monitoring_assets.manifest import Manifest
 from monitoring_assets.onboarding import onboard, pinned, utc_now
@@ -133,8 +134,8 @@ def _key(manifest: Manifest, asset: str) -> dg.AssetKey:
 
 def _tags(manifest: Manifest, **more: str) -> dict[str, str]:
     return {
-        "scorewatch/model": manifest.model,
-        "scorewatch/version": manifest.version,
+        MODEL_TAG: manifest.model,
+        VERSION_TAG: manifest.version,
         "scorewatch/tier": str(manifest.tier),
         "scorewatch/role": manifest.role,
         **more,

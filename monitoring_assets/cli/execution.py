@@ -55,7 +55,7 @@ def execute(
     from monitoring_assets.alerting.fast_path import alerting
     from monitoring_assets.assets.events import asset_key, report_reference
     from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group, quiet
-    from monitoring_assets.heartbeats import EXTERNAL_TAG, end_killed_runs, heartbeat
+    from monitoring_assets.heartbeats import EXTERNAL_TAG, MODEL_TAG, VERSION_TAG, end_killed_runs, heartbeat
     from monitoring_assets.instance import process_tags
 
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
@@ -75,8 +75,8 @@ def execute(
     keys = [asset_key(manifest.model, manifest.version, asset) for asset in assets]
     tags = {
         TRIGGER_TAG: trigger,
-        "scorewatch/model": manifest.model,
-        "scorewatch/version": manifest.version,
+        MODEL_TAG: manifest.model,
+        VERSION_TAG: manifest.version,
         "scorewatch/partitions": f"{partitions[0]}…{partitions[-1]}"[:60],
         EXTERNAL_TAG: "command",
         **process_tags(),

@@ -16,6 +16,7 @@ from monitoring_assets.assets.factory import OUTCOME_TAG, PARTITIONS_TAG, TRIGGE
 from monitoring_assets.assets.pipeline import ORDER
 from monitoring_assets.exporting import scheduler
 from monitoring_assets.fleet import Member
+from monitoring_assets.heartbeats import EXTERNAL_TAG, MODEL_TAG, VERSION_TAG
 from monitoring_assets.onboarding import utc_now
 from monitoring_assets.version import Clock
 from resources.airflow import Airflow
@@ -84,8 +85,8 @@ def run_request(task: Task) -> dg.RunRequest:
             TRIGGER_TAG: task.trigger,
             WORK_TAG: task.key,
             PARTITIONS_TAG: ",".join(task.partitions),
-            "scorewatch/model": task.model,
-            "scorewatch/version": task.version,
+            MODEL_TAG: task.model,
+            VERSION_TAG: task.version,
             "dagster/priority": str(task.priority),
         },
     )
@@ -101,8 +102,8 @@ class DagsterRuns:
         """Versions with runs in the queue or at work, and what triggered these."""
         found: dict[Name, set[str]] = defaultdict(set)
         for run in self._instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-            for model, version in {tuple(key.path[:2]) for key in run.asset_selection or () if len(key.path) == 3}:
-                found[model, version].add(run.tags.get(TRIGGER_TAG, "backfill"))
+            for name in _versions(run):
+                found[name].add(run.tags.get(TRIGGER_TAG, "backfill"))
         return found
 
     def of(self, keys: Sequence[str]) -> Mapping[str, Attempt]:
@@ -115,6 +116,12 @@ class DagsterRuns:
     def capacity(self) -> Capacity:
         """As much of the past as there is: a task is one run, and runs of the past come last in the queue."""
         return Capacity()
+
+
+def _versions(run: dg.DagsterRun) -> set[Name]:
+    """By its assets; a run of the command's, hence one in Airflow's pods, says it in its tags alone."""
+    tagged = {(run.tags[MODEL_TAG], run.tags[VERSION_TAG])} if EXTERNAL_TAG in run.tags else set()
+    return tagged | {(key.path[0], key.path[1]) for key in run.asset_selection or () if len(key.path) == 3}
 
 
 def _attempt(records: Sequence[dg.RunRecord]) -> Attempt:

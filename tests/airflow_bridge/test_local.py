@@ -61,6 +61,16 @@ def test_whoever_starts_a_run_chooses_among_the_plans_reasons_and_adds_nothing_o
     assert found["lines"][-1] == str(["run", "--partition", "2026-01-31", *added])
 
 
+@pytest.mark.parametrize(("run_type", "added"), [("manual", ["--trigger", "backfill"]), ("scheduled", [])])
+def test_a_run_without_a_reason_of_its_own_is_there_for_that_of_its_type(
+    inside: Inside, runner: Callable[[str], str], run_type: str, added: list[str]
+) -> None:
+    asked = {"command": runner("print(sys.argv[1:])"), "arguments": ["run"]}
+    found = inside("processes.run", **asked, run_type=run_type)
+
+    assert found["lines"][-1] == str(["run", "--partition", "2026-01-31", *added])
+
+
 def test_a_line_is_in_the_log_while_the_runner_still_runs(
     inside: Inside, runner: Callable[[str], str], tmp_path: Path
 ) -> None:

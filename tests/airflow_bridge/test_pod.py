@@ -126,6 +126,12 @@ def test_why_a_run_is_there_adds_arguments_of_the_plan(pod_of: Callable[..., dic
     assert pod["spec"]["containers"][0]["args"] == expected
 
 
+def test_in_a_pod_task_and_trigger_find_the_cluster_that_airflow_runs_in(airflow: Inside) -> None:
+    asked = {"plan": a_plan(), "options": OPTIONS, "host": "10.96.0.1"}
+
+    assert airflow("pods.clusters", **asked) == ["https://10.96.0.1:443"] * 3
+
+
 def test_what_it_writes_it_writes_into_folders_of_its_own(pod_of: Callable[..., dict[str, Any]]) -> None:
     spec = pod_of(a_plan())["spec"]
     (container,) = spec["containers"]

@@ -21,6 +21,7 @@ from monitoring_assets.assets.factory import OUTCOME_TAG, RESOURCE, TRIGGER_TAG,
 from monitoring_assets.assets.pipeline import ORDER
 from monitoring_assets.exporting import REASONS
 from monitoring_assets.fleet import Fleet, scan
+from monitoring_assets.heartbeats import EXTERNAL_TAG, MODEL_TAG, VERSION_TAG
 from monitoring_assets.instance import open_instance
 from monitoring_assets.onboarding import pinned
 from monitoring_assets.results import Result
@@ -123,6 +124,13 @@ class TestAttempts:
         add_run(empty, STATUS.STARTED, ("registry",))
         assert DagsterRuns(empty).busy() == {NAME: {"arrival", "catch-up", "backfill"}, other: {"backfill"}}
 
+    def test_a_version_is_busy_with_a_run_of_the_command_too_which_names_no_assets(
+        self, empty: dg.DagsterInstance
+    ) -> None:
+        tags = {EXTERNAL_TAG: "command", MODEL_TAG: NAME[0], VERSION_TAG: NAME[1], TRIGGER_TAG: "backfill"}
+        empty.add_run(dg.DagsterRun("__ephemeral", status=STATUS.STARTED, tags=tags))
+        assert DagsterRuns(empty).busy() == {NAME: {"backfill"}}
+
 
 def test_a_run_request_says_what_to_work_on_and_is_one_run_however_often_it_is_made() -> None:
     task = Task(*NAME, "digest", "arrival", ("2026-01-18", "2026-01-19"), "arrival/1", attempt=3)
@@ -135,8 +143,8 @@ def test_a_run_request_says_what_to_work_on_and_is_one_run_however_often_it_is_m
         "scorewatch/trigger": "arrival",
         "scorewatch/work": "arrival/1",
         "scorewatch/partitions": "2026-01-18,2026-01-19",
-        "scorewatch/model": NAME[0],
-        "scorewatch/version": NAME[1],
+        MODEL_TAG: NAME[0],
+        VERSION_TAG: NAME[1],
         "dagster/priority": "10",
     }
     onboarding = run_request(Task(*NAME, "digest", "onboarding", (), "onboarding/1"))

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+import certifi
 from airflow.sdk import DAG
+from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowException, TaskDeferred
+from kubernetes.client import V1ObjectMeta, V1Pod
+from kubernetes.config import incluster_config
+from kubernetes_asyncio.config import incluster_config as asynchronous
 
 from airflow_bridge import pod
 from airflow_bridge.config import Config
@@ -39,7 +47,7 @@ def _context(
         start_date=datetime.now(UTC),
         xcom_push=lambda **_: None,
     )
-    dag_run = SimpleNamespace(run_type=run_type, conf=conf)
+    dag_run = SimpleNamespace(run_type=DagRunType(run_type), conf=conf)
     return {"ti": ti, "dag": operator.dag, "run_id": "manual__1", "dag_run": dag_run, "partition_key": partition}
 
 
@@ -83,6 +91,37 @@ def run(plan: dict[str, Any], options: dict[str, str], partition: str | None = "
     except AirflowException as error:
         return {"raised": type(error).__name__, "message": str(error)}
     return {"raised": None, "message": ""}
+
+
+def clusters(plan: dict[str, Any], options: dict[str, str], host: str) -> list[str]:
+    """Where a task and its trigger look for Kubernetes in a pod, which is told of its cluster by ``host`` and files."""
+    service = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": "443"}
+    outside = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
+    token = Path(os.environ["AIRFLOW_HOME"]) / "token"
+    token.write_text("of the pod")
+    files = {"SERVICE_TOKEN_FILENAME": str(token), "SERVICE_CERT_FILENAME": certifi.where()}
+    with (
+        patch.dict(os.environ, {**outside, **service}, clear=True),
+        patch.multiple(incluster_config, **files),
+        patch.multiple(asynchronous, **files),
+    ):
+        operator = _operator(plan, options)
+        found = [operator.hook.core_v1_client.api_client.configuration.host]
+        # Of another process, when the trigger came back to look at the log, and what follows.
+        for again in (operator, _operator(plan, options)):
+            again.pod = again.hook and V1Pod(metadata=V1ObjectMeta(name="a-pod", namespace="scoring"))
+            try:
+                again.invoke_defer_method()
+            except TaskDeferred as deferred:
+                found.append(asyncio.run(_host(deferred.trigger)))
+    return found
+
+
+async def _host(trigger: Any) -> str:
+    _, kwargs = trigger.serialize()
+    async with type(trigger)(**kwargs).hook.get_conn() as connection:
+        host: str = connection.configuration.host
+    return host
 
 
 async def _first_event(trigger: Any) -> Any:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.sdk import DAG
+from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 
 from airflow_bridge import local
@@ -45,6 +46,7 @@ def run(
     partition: str | None = "2026-01-31",
     environ: dict[str, str] | None = None,
     conf: dict[str, Any] | None = None,
+    run_type: str = "asset_materialization",
     at: str = "",
     then: str = "",
     grace_s: float = local.GRACE_S,
@@ -53,7 +55,7 @@ def run(
     plan = _plan(arguments)
     with DAG(plan.dag_id, schedule=None):
         task = local.task(plan, plan.tasks[0], Config(command=command), task_id="stage")
-    context = {"partition_key": partition, "dag_run": SimpleNamespace(run_type="manual", conf=conf)}
+    context = {"partition_key": partition, "dag_run": SimpleNamespace(run_type=DagRunType(run_type), conf=conf)}
     task.render_template_fields(context)
     log = Log(at, then)
     task._cached_logger = logging.Logger("stage", logging.INFO)
@@ -91,6 +93,6 @@ def _plan(arguments: list[str]) -> DagPlan:
         group="model",
         partitions=partitions,
         scheduled=False,
-        reasons={"catch-up": ("--trigger", "catch-up")},
+        reasons={"catch-up": ("--trigger", "catch-up"), "manual": ("--trigger", "backfill")},
         tasks=(stage,),
     )

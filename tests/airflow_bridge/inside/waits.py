@@ -16,6 +16,7 @@ from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.jobs.triggerer_job_runner import TriggerRunner
 from airflow.models.trigger import Trigger
 from airflow.sdk import DAG
+from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
@@ -156,7 +157,7 @@ def failed(plan: dict[str, Any], reason: str) -> dict[str, str]:
 def poked(plan: dict[str, Any], store_uri: str, partition: str, run_type: str = "scheduled") -> bool | str:
     """What the sensor says where there is no triggerer: whether the data is there, or why there is nothing to do."""
     task = _dag(plan).get_task(waiting.TASK_ID)
-    context = {"partition_key": partition, "dag_run": SimpleNamespace(run_type=run_type)}
+    context = {"partition_key": partition, "dag_run": SimpleNamespace(run_type=DagRunType(run_type))}
     task.render_template_fields(context)
     found = waiting._store
     waiting._store = lambda: open_store(store_uri)
