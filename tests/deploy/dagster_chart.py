@@ -1,6 +1,7 @@
 """What Dagster's official chart (1.13) makes of deploy/dagster/values.yaml as the release `dagster`, in our own words.
 
-The chart itself is not here: this is what was read in its templates, of what the values use.
+The chart itself is not here. This is what was read in its templates, of what the values use, and compared with what
+Helm renders of them: what it adds beside that (annotations, empty lists, defaults of retention) is left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ INSTANCE, WORKSPACE = f"{RELEASE}-instance", f"{RELEASE}-workspace-yaml"
 """Config maps that the chart makes."""
 WEBSERVER = f"{RELEASE}-dagster-webserver"
 """Its service."""
+SERVERS = f"{RELEASE}-dagster-user-deployments"
+"""What everything of the code servers begins with, but for their services."""
 ANY = "0.0.0.0"  # noqa: S104 - of a pod
 NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
 
@@ -99,8 +102,10 @@ class Chart:
             "args": ["dagster", "code-server", "start", "-h", ANY, "-p", port, *each["codeServerArgs"]],
             "startupProbe": {**asked, **_enabled(each["startupProbe"])},
             "livenessProbe": each["livenessProbe"],
-            **self._container(each, f"{RELEASE}-{sub['nameOverride']}-{each['name']}-user-env"),
+            **self._container(each, f"{SERVERS}-user-deployments-shared-env", f"{SERVERS}-{each['name']}-user-env"),
         }
+        container["env"].insert(0, {"name": "DAGSTER_CURRENT_IMAGE", "value": image(each["image"])})
+        container["envFrom"].append({"secretRef": {"name": f"{RELEASE}-celery-config-secret", "optional": True}})
         assert each["readinessProbe"] == {"enabled": False}, "another one takes more than this"
         labels = {NAME: sub["nameOverride"], "component": "user-deployments", "deployment": each["name"]}
         return _template(labels, each, sub["serviceAccount"], each["initContainers"], container)
@@ -111,7 +116,7 @@ class Chart:
             {
                 "name": f"init-user-deployment-{name}",
                 "image": "docker.io/busybox:1.28",
-                "command": ["sh", "-c", f"until nslookup {name}; do sleep 2; done"],
+                "command": ["sh", "-c", f"until nslookup {name}; do echo waiting for user service; sleep 2; done"],
                 "securityContext": each["securityContext"],
                 "resources": each["initContainerResources"],
             }
@@ -143,7 +148,7 @@ class Chart:
         template["spec"]["volumes"] = [*volumes, *each["volumes"]]
         return template
 
-    def _container(self, each: dict[str, Any], own_map: str) -> dict[str, Any]:
+    def _container(self, each: dict[str, Any], *own_maps: str) -> dict[str, Any]:
         password = {"name": self.values["global"]["postgresqlSecretName"], "key": "postgresql-password"}
         return {
             "image": image(each["image"]),
@@ -152,7 +157,7 @@ class Chart:
             "resources": each["resources"],
             "env": [{"name": "DAGSTER_PG_PASSWORD", "valueFrom": {"secretKeyRef": password}}, *each["env"]],
             "envFrom": [
-                {"configMapRef": {"name": own_map}},
+                *({"configMapRef": {"name": name}} for name in own_maps),
                 *({"configMapRef": each} for each in each["envConfigMaps"]),
                 *({"secretRef": each} for each in each.get("envSecrets", [])),
             ],

@@ -107,6 +107,8 @@ def test_a_backfill_leaves_what_scorewatch_backfill_leaves(
     assert exported.ask("GET", "/dags/small__2_0_0")["is_stale"]
     assert findings(exported.machine, "small") == findings(alone, "small")
     assert len(findings(alone, "small")) == len(made) * len(KINDS)
+    found = [each for attempts in results(exported.machine, "small").values() for each in attempts]
+    assert {(each.trigger, each.live) for each in found} == {("backfill", False)}
     assert pointers(exported.machine, "small") == pointers(alone, "small")
     assert exported.machine.recorded("small") == {asset: set(DAYS) for asset in CHECKS}
     assert attempts(exported.machine, "small", DAYS[1]) == dict.fromkeys(KINDS, 1)
