@@ -83,7 +83,7 @@ class Airflow:
         return self._ask(method, f"/api/v2{path}", body)
 
     def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
