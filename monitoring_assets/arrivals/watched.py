@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -298,5 +297,6 @@ class Watched:
     def _first_look(self, partition: str, now: datetime, *, judged: bool) -> datetime:
         if not judged:
             return now
-        # Somewhere in the interval: whoever starts does not look at everything at once.
-        return now + wait_for_correction(self.age(partition, now)) * random.random()  # noqa: S311
+        # Somewhere in the interval: whoever starts does not look at everything at once. Each has its own place there.
+        place = int(content_digest([*self.name, partition])[:8], 16) / (1 << 32)
+        return now + wait_for_correction(self.age(partition, now)) * place

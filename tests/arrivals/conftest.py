@@ -157,7 +157,7 @@ class Story:
         every_day = [str(begin + timedelta(days=each)) for each in range((now.date() - begin).days)]
         self.land(*every_day, at=now - timedelta(hours=1))
         self.deploy(partitions={"every": "day", "timezone": "UTC", "start": begin})
-        self.go_on(minutes=5)
+        self.go_on(minutes=6)
         return every_day
 
     def update(self, **manifest: Any) -> None:

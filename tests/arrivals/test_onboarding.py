@@ -107,7 +107,7 @@ def test_data_that_fills_a_hole_after_all_is_late_data(story: Any, asked: Any) -
     story.land(*[each for each in every_day if each != hole], at=MIDNIGHT - HOUR)
     story.lender.now = MIDNIGHT + HOUR
     story.deploy()
-    story.go_on(minutes=5)
+    story.go_on(minutes=6)
     story.land(hole)
     assert asked(story.go_on(hours=3)) == [("arrival", (hole,))]
     assert story.live(hole) == [False]
@@ -145,7 +145,7 @@ def test_partitions_between_deployment_and_what_is_watched_are_history_too(
     story.land(*every_day, at=MIDNIGHT - HOUR)
     story.lender.now = MIDNIGHT + HOUR
     story.deploy(at=MIDNIGHT - 5 * DAY)
-    story.go_on(minutes=5)
+    story.go_on(minutes=6)
     assert story.version().materialised("psi") == every_day
     assert not any(live for each in every_day[:-2] for live in story.live(each))
     story.reload()
@@ -163,7 +163,7 @@ def test_what_came_while_nobody_watched_is_history_however_long_that_was(
     watched.lender.now = MIDNIGHT + 5 * DAY + HOUR
     watched.land(*absent[:2], *absent[3:], at=MIDNIGHT + 5 * DAY)
     watched.reload()
-    watched.go_on(minutes=5)
+    watched.go_on(minutes=6)
     assert watched.version().materialised("psi") == [*absent[:2], *absent[3:]]
     watched.reload()
     assert watched.go_on(hours=1) == []
