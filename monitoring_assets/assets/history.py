@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 
 from monitoring_assets.assets.stored import reading
-from monitoring_assets.datasets import Current, locations
+from monitoring_assets.datasets import Current
 from monitoring_assets.stability.profile import WHOLE, ReferenceProfile, SegmentKey
 from monitoring_assets.stability.psi import IntArray
 from monitoring_assets.version import DISTRIBUTION, ModelVersion
 from resources.at_once import at_once
 from resources.engines.counting import Counts
+from resources.object_store.base import MissingObject
 
 SCHEMA = pl.Schema(
     {
@@ -101,8 +102,10 @@ class Distributions:
         """The distributions of partitions in the order of time, with zeros for those that are missing."""
         self.look_up(partitions)
         found = [(position, partition) for position, partition in enumerate(partitions) if self.current(partition)]
+        read = at_once(self._frame, [partition for _, partition in found])
         frames = [
-            self._frame(partition).with_columns(position=pl.lit(position, pl.Int32)) for position, partition in found
+            frame.with_columns(position=pl.lit(position, pl.Int32))
+            for (position, _), frame in zip(found, read, strict=True)
         ]
         everything = pl.concat(frames) if frames else SCHEMA.to_frame().with_columns(position=pl.lit(0, pl.Int32))
         present = np.zeros(len(partitions), dtype=bool)
@@ -133,12 +136,14 @@ class Distributions:
         if partition not in self._frames:
             current = self.current(partition)
             assert current is not None  # noqa: S101 - callers ask for present partitions only
-            store = self._version.store
-            [location] = locations(store, self._version.path(DISTRIBUTION, partition), current)
+            [file] = current.files
+            key = self._version.path(DISTRIBUTION, partition).file(current.input_digest, file.name)
             with reading(self._version, DISTRIBUTION, partition):
-                self._frames[partition] = pl.read_parquet(
-                    location, glob=False, storage_options=store.storage_options() or None
-                )
+                # In one request: Polars makes two of a file in S3, for its end first.
+                blob = self._version.store.get(key)
+                if blob is None:
+                    raise MissingObject(f"{self._version.store.uri}/{key} is missing")
+                self._frames[partition] = pl.read_parquet(blob.data)
         return self._frames[partition]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from datetime import date
 from typing import Any
 
@@ -91,6 +92,25 @@ def test_windows_reach_back_over_the_counts_that_earlier_runs_stored(lender: Any
         *(("distribution", day, digest) for day, digest in zip(DAYS, digests, strict=False)),
         ("reference", None, version.reference_digest),
     ]
+
+
+def test_a_run_asks_the_store_for_each_earlier_distribution_once(
+    lender: Any, land: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, asked = lender.onboard(precomputed=True), Counter[str]()
+    for number, day in enumerate(DAYS[:9]):
+        land(day, 400, income=9.0 if number == 8 else 0.0)
+    run(version, DAYS[:8])
+    get = version.store.get
+
+    def counted(key: str) -> Any:
+        asked[key] += key.endswith(".parquet")
+        return get(key)
+
+    monkeypatch.setattr(version.store, "get", counted)
+    assert run(version, [DAYS[8]])["csi", DAYS[8]].result.status == "breach", "so earlier cycles are looked at too"
+    earlier = [key for key in lender.listed("data/distribution") if key.endswith(".parquet") and DAYS[8] not in key]
+    assert +asked == dict.fromkeys(earlier, 1)
 
 
 def test_a_run_over_many_days_finds_what_daily_runs_find(lender: Any, land: Any, run: Any) -> None:
