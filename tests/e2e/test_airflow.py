@@ -20,6 +20,9 @@ from monitoring_assets.version import CHECKS
 from resources.object_store import open_store
 from tests.e2e.airflow_stack import until
 
+# A busy machine of two cores may need it; the tests wait for conditions with limits of their own.
+pytestmark = pytest.mark.timeout(900)
+
 DAYS = [f"2025-03-{day:02d}" for day in range(1, 6)]
 DUPLICATED, ABSENT = "2025-03-06", "2025-03-07"
 STAGES = ("features", "scores", "monitoring")

@@ -21,7 +21,7 @@ from tests.e2e.airflow_stack import Airflow, until
 from tests.e2e.conftest import _a_free_port
 from tests.e2e.world import World, day, land
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 DAG = "ke_loan__1_0_0"
 YESTERDAY, BEFORE = str(day(1)), str(day(2))

@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.world import LANDED_DAYS, World, applications, day, land, manifest
 
 # A busy machine of two cores may need it; the tests wait for conditions with limits of their own.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 
 VERSIONS = 20
 PUT_TO_FIRST_PSI_S = 90.0
