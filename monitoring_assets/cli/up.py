@@ -144,9 +144,10 @@ def _keep_up(children: Children, workspace: Path, signals: StopSignals) -> None:
 
 
 class Health:
-    """Ends code servers that have lost the process which serves their code: Dagster does not bring that back (1.13).
+    """Ends code servers that have not the process which serves their code: Dagster does not bring that back (1.13).
 
-    And those that have been silent for minutes: whoever loads three hundred versions is silent for seconds.
+    And those that nobody finds any more, or that have been silent for minutes: whoever loads three hundred versions is
+    silent for seconds.
     """
 
     def __init__(self, children: Children, workspace: Path) -> None:
@@ -154,23 +155,31 @@ class Health:
 
         self._children, self._servers = children, Servers(workspace)
         self._answered: dict[int, float] = {}
+        self._doubted = set[int]()
         self._asked = time.monotonic()
 
     def check(self) -> None:
-        """Ask them from time to time. One that has not answered yet is still starting."""
+        """Ask them from time to time. One that has not been there yet is still starting.
+
+        Once is no reason: a server that loads its code again changes that process.
+        """
         now = time.monotonic()
         if now < self._asked + PING_EVERY_S:
             return
-        states = self._servers.states()
+        states, doubted = self._servers.states(), self._doubted
+        self._doubted = set()
         for child in self._children.started:
             state = states.get(child.name.removeprefix(CODE_SERVER))
             if not child.name.startswith(CODE_SERVER) or state is None:
                 continue
-            answered = self._answered.get(child.process.pid)
+            pid = child.process.pid
+            answered = self._answered.get(pid)
             if state == "well":
-                self._answered[child.process.pid] = now
-            elif answered is not None and (state == "dead" or now > answered + SILENT_S):
-                child.signal_group(signal.SIGKILL)
+                self._answered[pid] = now
+            elif state == "dead" or (answered is not None and (state == "absent" or now > answered + SILENT_S)):
+                self._doubted.add(pid)
+                if pid in doubted:
+                    child.signal_group(signal.SIGKILL)
         self._asked = time.monotonic()
 
 

@@ -14,6 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
+import grpc  # type: ignore[import-untyped]
 import yaml
 from dagster import DagsterInstance, deserialize_value
 from dagster._core.errors import DagsterUserCodeUnreachableError
@@ -76,8 +77,9 @@ def _storage(instance: DagsterInstance) -> Any:
     return storage
 
 
-State = Literal["well", "silent", "dead"]
-"""A server that is ``silent`` may be busy; a ``dead`` one has lost the process that serves its code."""
+State = Literal["well", "silent", "absent", "dead"]
+"""A server that is ``silent`` may be busy, and where one is ``absent`` nobody listens, or not yet. A ``dead`` one does,
+and has not the process that serves its code: it lost that, or could not start it."""
 
 
 def _reached(call: Callable[[], Any]) -> str:
@@ -106,9 +108,15 @@ def _causes(error: SerializableErrorInfo) -> str:
     return error.message.strip() + (f" because of {_causes(first)}" if first else "")
 
 
-def _ran_out_of_time(error: DagsterUserCodeUnreachableError) -> bool:
-    # Its own message does not say it (1.13).
-    return "DEADLINE_EXCEEDED" in str(error.__cause__)
+def _unwell(error: DagsterUserCodeUnreachableError) -> State:
+    # Its own message does not say it of all (1.13).
+    if not isinstance(error.__cause__, grpc.RpcError):
+        return "dead"
+    codes: dict[Any, State] = {
+        grpc.StatusCode.DEADLINE_EXCEEDED: "silent",
+        grpc.StatusCode.UNAVAILABLE: "absent",
+    }
+    return codes.get(error.__cause__.code(), "dead")
 
 
 class Servers:
@@ -147,7 +155,7 @@ class Servers:
             if client is not None:
                 client.get_server_id(timeout=PING_LIMIT_S)
         except DagsterUserCodeUnreachableError as error:
-            return "silent" if _ran_out_of_time(error) else "dead"
+            return _unwell(error)
         return "well"
 
     def _client(self, name: str) -> DagsterGrpcClient | None:

@@ -59,8 +59,21 @@ def test_a_server_that_is_busy_for_a_minute_is_left_alone_and_one_that_is_silent
     assert go_on(stack, health, 100, models="silent") == [("code-server-models", signal.SIGKILL)]
 
 
-def test_a_server_that_is_dead_is_ended_and_one_that_is_still_starting_is_not(stack: Stack) -> None:
+def test_a_server_that_is_gone_is_ended_and_one_that_is_still_starting_is_not(stack: Stack) -> None:
     health = up.Health(stack, Path("workspace.yaml"))  # type: ignore[arg-type]
-    assert go_on(stack, health, 600, models="dead") == []
+    assert go_on(stack, health, 600, models="absent") == []
     assert go_on(stack, health, 10, models="well") == []
+    assert go_on(stack, health, 10, models="absent") == [("code-server-models", signal.SIGKILL)]
+
+
+def test_a_server_that_is_well_again_the_next_time_is_left_alone(stack: Stack) -> None:
+    health = up.Health(stack, Path("workspace.yaml"))  # type: ignore[arg-type]
+    for _ in range(5):
+        assert go_on(stack, health, 5, models="well") == []
+        assert go_on(stack, health, 5, models="dead") == []
+
+
+def test_a_server_whose_inner_process_is_not_there_is_ended_also_if_it_never_was(stack: Stack) -> None:
+    health = up.Health(stack, Path("workspace.yaml"))  # type: ignore[arg-type]
+    assert go_on(stack, health, 60, models="absent") == []
     assert go_on(stack, health, 10, models="dead") == [("code-server-models", signal.SIGKILL)]

@@ -118,7 +118,7 @@ def test_twenty_versions_are_onboarded_once_each_whatever_is_killed_meanwhile(
         eventually(lambda: time.monotonic() > pause, "the next kill")
         return all(killed[kind] >= 2 for kind in KINDS)
 
-    eventually(all_kinds_twice, f"every kind killed twice: {killed}", limit=300)
+    eventually(all_kinds_twice, "every kind killed twice", limit=300)
     newest = str(day(2))
     eventually(
         lambda: all(newest in local_world.judged(model) for model in models), f"all onboarded after {killed}", limit=600

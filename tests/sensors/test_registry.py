@@ -10,10 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 import yaml
 
@@ -214,12 +217,12 @@ def test_a_server_that_no_workspace_names_cannot_be_told(tmp_path: Any, workspac
     assert (Servers(path).states(), Servers(path).problems()) == ({}, {})
 
 
-def test_a_server_that_is_gone_is_not_reached_and_counts_as_dead(tmp_path: Any) -> None:
+def test_a_server_that_is_gone_is_not_reached_and_counts_as_absent(tmp_path: Any) -> None:
     path = tmp_path / "workspace.yaml"
     entry = {"grpc_server": {"location_name": "models", "socket": str(tmp_path / "nobody.sock")}}
     path.write_text(json.dumps({"load_from": [entry]}))
     assert "its code server could not be reached" in Servers(path).reload("models", 5)
-    assert Servers(path).states() == {"models": "dead"}
+    assert Servers(path).states() == {"models": "absent"}
     assert list(Servers(path).problems()) == ["models"]
 
 
@@ -236,32 +239,60 @@ def test_a_server_that_never_answers_is_silent_and_costs_no_more_than_the_limit(
         assert time.monotonic() - begun < 10
 
 
+@contextmanager
+def code_server(code: Path, workspace: Path, home: str) -> Iterator[Any]:
+    """A real code server of one file, in a workspace where it is called ``models``: its process."""
+    log = workspace.with_name("log")
+    with tempfile.TemporaryDirectory() as short:
+        where = f"{short}/code.sock"
+        workspace.write_text(json.dumps({"load_from": [{"grpc_server": {"location_name": "models", "socket": where}}]}))
+        command = [sys.executable, "-m", "dagster", "code-server", "start", "--socket", where, "-f", str(code)]
+        with log.open("wb") as out:
+            environ = {**os.environ, "DAGSTER_HOME": home}
+            server = subprocess.Popen(command, env=environ, stdout=out, stderr=out, start_new_session=True)
+        try:
+            yield psutil.Process(server.pid)
+            assert server.poll() is None, log.read_text()
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def until(condition: Callable[[], Any], limit: float = 120) -> Any:
+    end = time.monotonic() + limit
+    while not (found := condition()):
+        assert time.monotonic() < end
+    return found
+
+
 def test_a_server_whose_code_does_not_load_any_more_says_so_and_it_is_not_taken_for_reloaded(
     tmp_path: Any, instance: dg.DagsterInstance
 ) -> None:
     code, path = tmp_path / "code.py", tmp_path / "workspace.yaml"
     code.write_text("import dagster as dg\ndefs = dg.Definitions()\n")
-    with tempfile.TemporaryDirectory() as short:
-        where = f"{short}/code.sock"
-        path.write_text(json.dumps({"load_from": [{"grpc_server": {"location_name": "models", "socket": where}}]}))
-        command = [sys.executable, "-m", "dagster", "code-server", "start", "--socket", where, "-f", str(code)]
-        environ = {**os.environ, "DAGSTER_HOME": instance.root_directory}
-        with (tmp_path / "log").open("wb") as log:
-            server = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
-        try:
-            limit = time.monotonic() + 120
-            while Servers(path).states() != {"models": "well"} or Servers(path).problems():
-                assert server.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < limit, (tmp_path / "log").read_text()
-            assert Servers(path).reload("models", 60) == ""
-            code.write_text("raise ValueError('two ops of one name')\n")
-            assert "two ops of one name" in Servers(path).reload("models", 60)
-            assert "two ops of one name" in Servers(path).problems()["models"]
-            code.write_text("import dagster as dg\ndefs = dg.Definitions()\n")
-            assert Servers(path).reload("models", 60) == ""
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    with code_server(code, path, instance.root_directory):
+        until(lambda: Servers(path).states() == {"models": "well"} and not Servers(path).problems())
+        assert Servers(path).reload("models", 60) == ""
+        code.write_text("raise ValueError('two ops of one name')\n")
+        assert "two ops of one name" in Servers(path).reload("models", 60)
+        assert "two ops of one name" in Servers(path).problems()["models"]
+        assert Servers(path).states() == {"models": "well"}
+        code.write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+        assert Servers(path).reload("models", 60) == ""
+
+
+@pytest.mark.parametrize("had_answered", [True, False])
+def test_a_server_without_the_process_that_serves_its_code_is_dead(
+    tmp_path: Any, instance: dg.DagsterInstance, had_answered: bool
+) -> None:
+    code, path = tmp_path / "code.py", tmp_path / "workspace.yaml"
+    code.write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+    with code_server(code, path, instance.root_directory) as server:
+        if had_answered:
+            until(lambda: Servers(path).states() == {"models": "well"})
+        [inner] = until(lambda: [each for each in server.children() if "grpc" in each.cmdline()])
+        inner.kill()
+        until(lambda: Servers(path).states() == {"models": "dead"})
 
 
 def test_a_registry_that_seems_to_be_empty_fails_the_check_and_reloads_nothing(desk: Desk) -> None:
