@@ -256,6 +256,7 @@ def code_server(code: Path, workspace: Path, home: str) -> Iterator[Any]:
         finally:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+            sys.stdout.write(log.read_text())  # shown with what fails
 
 
 def until(condition: Callable[[], Any], limit: float = 120) -> Any:
