@@ -9,6 +9,8 @@ import pytest
 from tests.deploy.containers import Pod
 from tests.deploy.manifests import OVERLAYS, Cluster, cluster
 
+pytest.register_assert_rewrite("tests.deploy.iam_story")
+
 
 @pytest.fixture(name="cluster", params=OVERLAYS)
 def _cluster(request: pytest.FixtureRequest) -> Cluster:

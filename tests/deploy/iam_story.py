@@ -123,6 +123,8 @@ class Installation:
 
     def look(self) -> None:
         """The registry sensor's look, and what the asset `registry` shows; the servers of the models are reloaded."""
+        # What landed until now is older than what is deployed now: S3 dates objects by the real clock.
+        self.lender.now = max(self.lender.now, datetime.now(UTC))
         settings = self.settings("control")
         Refresher(settings, self.lender.clock).look()
         file = FleetFile(settings.open_store())
