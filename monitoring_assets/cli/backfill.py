@@ -59,10 +59,12 @@ def backfill(version: ModelVersion, partitions: list[str], *, force: bool, verbo
     """Materialise what is not done of ``partitions``, and judge again what lies behind it; with a progress bar."""
     from monitoring_assets.assets.freshness import Freshness
     from monitoring_assets.cli.execution import execute
+    from monitoring_assets.heartbeats import end_killed_runs
     from monitoring_assets.instance import open_instance, unrecorded
 
     with open_instance(version.settings) as instance, _progress() as progress:
         task = progress.add_task(f"{version.name}: looking for work", total=None)
+        end_killed_runs(instance, version)
         undone = set(partitions) if force else set(Freshness(version).stale(partitions))
         undone |= unrecorded(instance, version, partitions)
         recorded: list[Recorded] = []

@@ -55,12 +55,11 @@ def execute(
     from monitoring_assets.alerting.fast_path import alerting
     from monitoring_assets.assets.events import asset_key, report_reference
     from monitoring_assets.assets.factory import RESOURCE, TRIGGER_TAG, Work, group, quiet
-    from monitoring_assets.heartbeats import EXTERNAL_TAG, MODEL_TAG, VERSION_TAG, end_killed_runs, heartbeat
+    from monitoring_assets.heartbeats import EXTERNAL_TAG, MODEL_TAG, VERSION_TAG, heartbeat
     from monitoring_assets.instance import process_tags
 
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     manifest = version.manifest
-    end_killed_runs(instance, version)
     report_reference(instance, version)
     work = Work(
         version.settings,

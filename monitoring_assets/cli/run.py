@@ -64,12 +64,14 @@ def command(
     version is onboarded from the registry first.
     """
     from monitoring_assets.cli.execution import execute, open_version
+    from monitoring_assets.heartbeats import end_killed_runs
     from monitoring_assets.instance import open_instance
 
     with working(f"{model} {version}, {partition}: {stage}"), open_instance(settings) as instance:
         found = open_version(settings, model, version, manifest_digest)
         found.calendar.validate(partition)
         assets = STAGES.get(stage, (stage,))
+        end_killed_runs(instance, found)
         recorded = execute(
             found,
             instance,

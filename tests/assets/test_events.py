@@ -15,6 +15,7 @@ from monitoring_assets import layout
 from monitoring_assets.assets.events import asset_key, evaluated_partitions
 from monitoring_assets.assets.factory import RESOURCE, Work, group
 from monitoring_assets.assets.pipeline import ORDER, Recorded
+from monitoring_assets.cli.backfill import backfill
 from monitoring_assets.cli.execution import execute
 from monitoring_assets.heartbeats import EXTERNAL_TAG, end_killed_runs, heartbeat
 from monitoring_assets.instance import HOST_TAG, PROCESS_TAG, open_instance, process_tags, unrecorded
@@ -214,6 +215,21 @@ def test_a_run_whose_process_is_gone_is_recorded_as_failed_and_one_that_works_is
     assert statuses[gone] == statuses[unheard] == dg.DagsterRunStatus.FAILURE
     assert statuses[working] == statuses[elsewhere] == statuses[heard] == dg.DagsterRunStatus.STARTED
     assert statuses[ours.run_id] == dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_backfill_that_finds_nothing_left_to_do_still_ends_the_run_that_was_killed_when_it_had_done_everything(
+    world: World,
+) -> None:
+    run_by_command(world, [GOOD])
+    [ours] = world.instance.get_runs()
+    killed = _run_like(world, ours, ours.tags | process_tags(NOBODY))
+
+    assert backfill(world.version, [GOOD], force=False) == []
+
+    assert {run.run_id: run.status for run in world.instance.get_runs()} == {
+        killed: dg.DagsterRunStatus.FAILURE,
+        ours.run_id: dg.DagsterRunStatus.SUCCESS,
+    }
 
 
 NOBODY = 4194399
