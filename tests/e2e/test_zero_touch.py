@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.world import LANDED_DAYS, World, applications, day, land, manifest
 
 # A busy machine of two cores may need it; the tests wait for conditions with limits of their own.
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(1800)
 
 VERSIONS = 20
 PUT_TO_FIRST_PSI_S = 90.0
@@ -121,7 +121,7 @@ def test_twenty_versions_are_onboarded_once_each_whatever_is_killed_meanwhile(
     eventually(all_kinds_twice, "every kind killed twice", limit=300)
     newest = str(day(2))
     eventually(
-        lambda: all(newest in local_world.judged(model) for model in models), f"all onboarded after {killed}", limit=600
+        lambda: all(newest in local_world.judged(model) for model in models), f"all onboarded after {killed}", limit=900
     )
     runs = eventually(lambda: onboardings(stack), "every onboarding run ended", limit=300)
     for model in models:
