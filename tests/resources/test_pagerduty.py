@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -166,10 +165,8 @@ def test_every_fault_says_whether_to_send_again(
     recorder: Recorder, service: PagerDuty, message: Event | Change, fault: Fault, expected: Delivery
 ) -> None:
     recorder.pagerduty.faults.add(fault)
-    before = time.monotonic()
     assert service.send(message) == expected
-    assert recorder.pagerduty.requests == 1
-    assert time.monotonic() - before < 1.4  # the shortest wait of the client's own
+    assert recorder.pagerduty.requests == 1, "whether and when to send again is not the client's to decide"
     assert service.send(message) == Accepted()
 
 
