@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from tests.airflow_bridge.conftest import airflow_python
+from tests.processes import command_line
 
 __all__ = ["airflow", "airflow_python"]
 
@@ -156,7 +157,7 @@ class Airflow:
 
     def component(self, name: str) -> psutil.Process:
         """The process of a component, such as scheduler."""
-        [found] = [each for each in self._components() if f"airflow {name}" in " ".join(_command_line(each))]
+        [found] = [each for each in self._components() if f"airflow {name}" in " ".join(command_line(each))]
         return found
 
     def runner(self, stage: str, partition: str) -> psutil.Process:
@@ -169,7 +170,7 @@ class Airflow:
         wanted = {"run", stage, partition}
         found: list[psutil.Process] = until(
             lambda: (
-                len(found := [each for each in self.alive() if wanted <= set(_command_line(each))]) >= count and found
+                len(found := [each for each in self.alive() if wanted <= set(command_line(each))]) >= count and found
             ),
             lambda: f"{count} runners of {stage} of {partition}",
         )
@@ -224,13 +225,6 @@ def until(condition: Callable[[], Any], what: Callable[[], str], limit: float = 
 
 def _path(run_id: str) -> str:
     return quote(run_id, safe="")
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -29,6 +30,7 @@ from monitoring_assets.version import CHECKS
 from resources.settings import Settings
 from tests.e2e.airflow_stack import airflow, airflow_python
 from tests.e2e.world import local_world, running, s3_world
+from tests.processes import command_line
 
 __all__ = ["airflow", "airflow_python", "local_world", "running", "s3_world"]
 
@@ -70,7 +72,7 @@ class Process:
 
     def alive(self) -> list[str]:
         """Command lines of those of the family that still run."""
-        return [" ".join(_command_line(each)) for each in self.family().values() if _runs(each)]
+        return [" ".join(command_line(each)) for each in self.family().values() if _runs(each)]
 
     def finish(self, limit: float = 60.0) -> tuple[int, str, str]:
         """Wait for the end: exit code, standard output and error."""
@@ -80,7 +82,7 @@ class Process:
     def end(self) -> None:
         """Kill what is left of it, each process by its id."""
         for each in self.family().values():
-            if _runs(each):
+            with suppress(psutil.NoSuchProcess):
                 each.kill()
         self.popen.communicate(timeout=30)
 
@@ -90,13 +92,6 @@ def _runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:
-        return []
 
 
 class Machine:

@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.processes import command_line
+
 ASSETS = {"features": "quality", "scores": "quality", "distribution": "quality", "psi": "psi", "csi": "csi"}
 DAYS = [f"2025-03-{day:02d}" for day in range(1, 6)]
 PARENTS = {
@@ -219,7 +221,7 @@ def test_a_process_that_dies_again_and_again_ends_everything_with_its_last_lines
 def children(stack: Any, name: str) -> list[psutil.Process]:
     """The children of the stack whose command line has that word."""
     found = psutil.Process(stack.process.popen.pid).children()
-    return [each for each in found if each.status() != psutil.STATUS_ZOMBIE and name in each.cmdline()]
+    return [each for each in found if name in command_line(each)]
 
 
 def groups_or_none(stack: Any) -> set[str] | None:

@@ -7,12 +7,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.e2e.world import LANDED_DAYS, World, applications, day, land, manifest
+from tests.processes import command_line
 
 # A busy machine of two cores may need it; the tests wait for conditions with limits of their own.
 pytestmark = pytest.mark.timeout(1800)
@@ -129,18 +131,16 @@ def kill_one(stack: Any, rng: random.Random, killed: Counter[str]) -> None:
     """Send SIGKILL to one process of the stack, chosen at random among the kinds that run."""
     kinds: dict[str, list[psutil.Process]] = {}
     for each in stack.process.family().values():
-        try:
-            line = " ".join(each.cmdline())
-            kind = next((name for name, word in KINDS.items() if word in line), None)
-            if kind is not None and each.is_running() and each.status() != psutil.STATUS_ZOMBIE:
-                kinds.setdefault(kind, []).append(each)
-        except psutil.NoSuchProcess:
-            continue
+        line = " ".join(command_line(each))
+        kind = next((name for name, word in KINDS.items() if word in line), None)
+        if kind is not None and each.is_running():
+            kinds.setdefault(kind, []).append(each)
     # Rarely what can be killed only when work is done: it would never get to that.
     kind = rng.choice([*kinds, *(["run"] * 3 if "run" in kinds else []), *[""] * 2])
     if kind and killed[kind] < KILLS:
-        rng.choice(kinds[kind]).kill()
-        killed[kind] += 1
+        with suppress(psutil.NoSuchProcess):
+            rng.choice(kinds[kind]).kill()
+            killed[kind] += 1
 
 
 KILLS = 2

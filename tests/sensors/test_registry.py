@@ -25,6 +25,7 @@ from monitoring_assets.sensors import registry as module
 from monitoring_assets.sensors import reloader
 from monitoring_assets.sensors.registry import CHECK, REGISTRY, registry_sensor
 from monitoring_assets.sensors.reloading import Servers, latest_states, state_key
+from tests.processes import command_line
 
 
 class Desk:
@@ -291,7 +292,7 @@ def test_a_server_without_the_process_that_serves_its_code_is_dead(
     with code_server(code, path, instance.root_directory) as server:
         if had_answered:
             until(lambda: Servers(path).states() == {"models": "well"})
-        [inner] = until(lambda: [each for each in server.children() if "grpc" in each.cmdline()])
+        [inner] = until(lambda: [each for each in server.children() if "grpc" in command_line(each)])
         inner.kill()
         until(lambda: Servers(path).states() == {"models": "dead"})
 
