@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
@@ -15,7 +16,7 @@ from monitoring_assets import layout
 from monitoring_assets.assets.events import asset_key, evaluated_partitions
 from monitoring_assets.assets.factory import RESOURCE, Work, group
 from monitoring_assets.assets.pipeline import ORDER, Recorded
-from monitoring_assets.cli.backfill import backfill
+from monitoring_assets.cli import backfill, run
 from monitoring_assets.cli.execution import execute
 from monitoring_assets.heartbeats import EXTERNAL_TAG, end_killed_runs, heartbeat
 from monitoring_assets.instance import HOST_TAG, PROCESS_TAG, open_instance, process_tags, unrecorded
@@ -217,19 +218,22 @@ def test_a_run_whose_process_is_gone_is_recorded_as_failed_and_one_that_works_is
     assert statuses[ours.run_id] == dg.DagsterRunStatus.SUCCESS
 
 
-def test_a_backfill_that_finds_nothing_left_to_do_still_ends_the_run_that_was_killed_when_it_had_done_everything(
-    world: World,
+@pytest.mark.parametrize(("command", "arguments", "runs"), [(run, ["--partition"], 2), (backfill, ["--to"], 1)])
+def test_a_command_that_finds_nothing_left_to_do_still_ends_the_run_that_was_killed_when_it_had_done_everything(
+    world: World, command: Any, arguments: list[str], runs: int
 ) -> None:
     run_by_command(world, [GOOD])
     [ours] = world.instance.get_runs()
     killed = _run_like(world, ours, ours.tags | process_tags(NOBODY))
 
-    assert backfill(world.version, [GOOD], force=False) == []
+    manifest = world.version.manifest
+    words = [manifest.model, manifest.version, *arguments, GOOD, "--json"]
+    done = CliRunner().invoke(command.command, words, obj=world.version.settings, standalone_mode=False)
 
-    assert {run.run_id: run.status for run in world.instance.get_runs()} == {
-        killed: dg.DagsterRunStatus.FAILURE,
-        ours.run_id: dg.DagsterRunStatus.SUCCESS,
-    }
+    assert (done.exception, done.return_value) == (None, 0)
+    statuses = {run.run_id: run.status for run in world.instance.get_runs()}
+    assert statuses.pop(killed) == dg.DagsterRunStatus.FAILURE
+    assert list(statuses.values()) == [dg.DagsterRunStatus.SUCCESS] * runs
 
 
 NOBODY = 4194399

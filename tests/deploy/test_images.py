@@ -53,7 +53,7 @@ def test_packages_are_pinned_and_where_they_come_from_stays_in_no_layer(image: s
             if installs and "--no-index" not in rest:
                 assert "--mount=type=secret,id=pip.conf" in rest
                 assert re.search(r"--constraint constraints", rest)
-            assert not re.search(r"PIP_(EXTRA_)?INDEX|--index-url|TOKEN|PASSWORD=", rest)
+            assert not re.search(r"INDEX|-url\b|\s-i\s|TOKEN|PASSWORD=", rest)
 
 
 @pytest.mark.parametrize("image", IMAGES)
