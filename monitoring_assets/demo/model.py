@@ -65,4 +65,6 @@ def export_onnx(pipeline: Pipeline, path: Path) -> None:
         options={id(pipeline): {"zipmap": False}},
         target_opset=_OPSETS,
     )
+    # The converter names the operator sets in an order that differs from process to process.
+    onnx.opset_import.sort(key=lambda each: each.domain)
     path.write_bytes(onnx.SerializeToString(deterministic=True))

@@ -12,6 +12,7 @@ import onnxruntime
 import polars as pl
 import pytest
 import yaml
+from skl2onnx import convert_sklearn
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
 
@@ -341,3 +342,18 @@ def test_training_twice_exports_the_same_bytes(car_loan_data: CarLoan, fitted: P
     export_onnx(fitted, tmp_path / "one.onnx")
     export_onnx(again, tmp_path / "two.onnx")
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+def test_the_bytes_do_not_depend_on_the_order_in_which_the_converter_names_operator_sets(
+    fitted: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reversed_sets(*arguments: Any, **options: Any) -> Any:
+        converted = convert_sklearn(*arguments, **options)
+        converted.opset_import.sort(key=lambda each: each.domain, reverse=not converted.opset_import[0].domain)
+        return converted
+
+    export_onnx(fitted, tmp_path / "one.onnx")
+    monkeypatch.setattr("monitoring_assets.demo.model.convert_sklearn", reversed_sets)
+    export_onnx(fitted, tmp_path / "other.onnx")
+
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "other.onnx").read_bytes()
