@@ -111,7 +111,9 @@ def end_killed_runs(instance: DagsterInstance, version: ModelVersion) -> None:
 
     heartbeats = Heartbeats(version.store, version.clock)
     tags = {MODEL_TAG: version.manifest.model, VERSION_TAG: version.manifest.version}
-    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED], tags=tags)):
+    # It may have been killed between the record of its run and its first event.
+    unfinished = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTED]
+    for run in instance.get_runs(RunsFilter(statuses=unfinished, tags=tags)):
         process = runs_here(run)
         if EXTERNAL_TAG in run.tags:
             why = heartbeats.why_dead(instance, run)

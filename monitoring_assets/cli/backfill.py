@@ -134,7 +134,8 @@ def _print(version: ModelVersion, partitions: list[str], recorded: list[Recorded
         )
         return
     if not recorded:
-        click.echo(f"{version.name}: all {len(partitions)} partitions are done already")
+        first, last = partitions[0], partitions[-1]
+        click.echo(f"{version.name}: {first if first == last else f'{first} to {last}'} is done already")
         return
     rows = [[asset, kind, status, str(count)] for (kind, asset, status), count in sorted(counts.items())]
     table(f"{version.name}, {partitions[0]} to {partitions[-1]}", ("asset", "check", "status", "partitions"), rows)

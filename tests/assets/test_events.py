@@ -210,12 +210,25 @@ def test_a_run_whose_process_is_gone_is_recorded_as_failed_and_one_that_works_is
     working = _run_like(world, ours, here)
     elsewhere = _run_like(world, ours, here | {PROCESS_TAG: str(NOBODY), HOST_TAG: "another-machine"})
     unheard, heard = _run_like(world, ours, ours.tags), _run_like(world, ours, ours.tags)
-    with heartbeat(world.version.store, heard, world.version.clock):
+    before_it_began, about_to = (_run_like(world, ours, ours.tags, dg.DagsterRunStatus.NOT_STARTED) for _ in range(2))
+    store, clock = world.version.store, world.version.clock
+    with heartbeat(store, heard, clock), heartbeat(store, about_to, clock):
         end_killed_runs(world.instance, world.version)
     statuses = {run.run_id: run.status for run in world.instance.get_runs()}
-    assert statuses[gone] == statuses[unheard] == dg.DagsterRunStatus.FAILURE
+    assert statuses[gone] == statuses[unheard] == statuses[before_it_began] == dg.DagsterRunStatus.FAILURE
+    assert statuses[about_to] == dg.DagsterRunStatus.NOT_STARTED
     assert statuses[working] == statuses[elsewhere] == statuses[heard] == dg.DagsterRunStatus.STARTED
     assert statuses[ours.run_id] == dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_backfill_that_finds_nothing_left_to_do_names_what_is_done(world: World, lender: Any) -> None:
+    lender.land(BAD)
+    run_by_command(world)
+    manifest = world.version.manifest
+    for last, said in ((GOOD, f"{GOOD} is done already"), (DRIFTED, f"{GOOD} to {DRIFTED} is done already")):
+        words = [manifest.model, manifest.version, "--to", last]
+        done = CliRunner().invoke(backfill.command, words, obj=world.version.settings)
+        assert done.stdout == f"{world.version.name}: {said}\n"
 
 
 @pytest.mark.parametrize(("command", "arguments", "runs"), [(run, ["--partition"], 2), (backfill, ["--to"], 1)])
@@ -240,7 +253,9 @@ NOBODY = 4194399
 """No process has this id: it is above Linux's limit."""
 
 
-def _run_like(world: World, run: dg.DagsterRun, tags: Mapping[str, str]) -> str:
-    """Record a run in the middle of its work; its id."""
-    made = dg.DagsterRun(job_name=run.job_name, status=dg.DagsterRunStatus.STARTED, tags=tags)
+def _run_like(
+    world: World, run: dg.DagsterRun, tags: Mapping[str, str], status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED
+) -> str:
+    """Record a run in the middle of its work, or before it; its id."""
+    made = dg.DagsterRun(job_name=run.job_name, status=status, tags=tags)
     return world.instance.add_run(made).run_id
