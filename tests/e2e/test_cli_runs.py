@@ -149,7 +149,7 @@ def test_a_backfill_that_is_killed_at_any_moment_leaves_nothing_that_the_next_on
     assert code == 0, err
     assert machine.contents() == undisturbed
     assert machine.recorded() == COMPLETE
-    assert "STARTED" not in machine.run_statuses()
+    assert set(machine.run_statuses()) <= {"SUCCESS", "FAILURE"}
 
 
 def kill_after(machine: Any, eventually: Callable[..., Any], files: int) -> None:
