@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -11,7 +12,14 @@ from pathlib import Path
 
 import click
 
-from resources.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, ScorewatchError
+from resources.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_INFRASTRUCTURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNEXPECTED,
+    ScorewatchError,
+)
 from resources.settings import Settings
 
 VERBS = {
@@ -33,6 +41,11 @@ VERBS = {
     "demo": "Try it all on public car-loan data.",
     "up": "Start Dagster's webserver and daemon on this machine.",
 }
+
+
+# What a disk answers that is full, or not ours to write to.
+FULL = (errno.EDQUOT, errno.ENOSPC)
+NOT_OURS = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 class _Verbs(click.Group):
@@ -90,4 +103,11 @@ def _run() -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_UNEXPECTED
+    except OSError as error:
+        if error.errno not in (*FULL, *NOT_OURS):
+            raise
+        where = error.filename or "A file"
+        remedy = "Make room, or name a folder in SCOREWATCH_HOME that can be written to."
+        click.secho(f"error: {where} cannot be written: {error.strerror}. {remedy}", fg="red", err=True)
+        return EXIT_INFRASTRUCTURE
     return code if isinstance(code, int) else EXIT_OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from resources.errors import BadInput
 
 if TYPE_CHECKING:
     import polars as pl
+
+# Before ONNX Runtime is imported below: it would give the machine a number, keep that in the home folder, and report.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _NUMBERS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 _FLOATS = ("tensor(float)", "tensor(double)")

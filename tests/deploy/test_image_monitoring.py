@@ -110,8 +110,10 @@ def test_a_version_is_registered_and_the_stages_of_a_day_leave_results_in_s3_and
     code, said = migration.run("migrate", command=["scorewatch", "register", "/tmp/model"])  # noqa: S108 - the pod's own
     assert code == 0, said
     for stage, assets in STAGES.items():
-        code, said = pod(f"stage-{stage}", stage_pod(stage)).run(MAIN)
+        at_work = pod(f"stage-{stage}", stage_pod(stage))
+        code, said = at_work.run(MAIN)
         assert code == 0, said
+        assert not (at_work.volume("home") / ".cache").exists(), "no library keeps anything about this machine"
         recorded = json.loads(said[said.index("[") :])
         assert [(each["asset"], each["state"]) for each in recorded] == [(each, "materialised") for each in assets]
 

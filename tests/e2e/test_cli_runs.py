@@ -6,6 +6,7 @@ import json
 import random
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,17 @@ def test_what_cannot_be_reached_is_named_and_exits_75_before_long(
     assert named in err
     assert "Traceback" not in err
     assert "not-for-a-log" not in err
+
+
+@pytest.mark.parametrize("verb", ["demo", "up"])
+def test_a_home_that_cannot_be_written_is_named_and_exits_75(machine: Any, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    home = tmp_path / "file" / "home"
+    code, _, err = machine.run(verb, SCOREWATCH_HOME=str(home))
+    assert code == 75, err
+    assert f"{home}" in err.replace("\n", "")
+    assert "cannot be written: Not a directory. Make room, or name a folder in SCOREWATCH_HOME" in err
+    assert "Traceback" not in err
 
 
 def test_a_second_run_reuses_what_the_first_one_made(machine: Any) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -257,3 +261,16 @@ def test_a_model_that_fails_on_the_rows_says_where() -> None:
         OnnxModel(data, {"income": True}, where=WHERE).score(ROWS)
     assert str(failed.value).startswith(f"{WHERE} failed while scoring 3 rows: ")
     assert "\n" not in str(failed.value)
+
+
+def test_a_process_that_scores_keeps_nothing_about_this_machine_and_reports_to_nobody(tmp_path: Path) -> None:
+    home, stored = tmp_path / "home", tmp_path / "model.onnx"
+    home.mkdir()
+    stored.write_bytes(added())
+    code = (
+        "import sys, pathlib; from resources.engines.onnx_model import OnnxModel; "
+        "OnnxModel(pathlib.Path(sys.argv[1]).read_bytes(), {'income': True, 'age': True}, where='a model')"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([sys.executable, "-c", code, str(stored)], env={**kept, "HOME": str(home)}, check=True)
+    assert list(home.rglob("*")) == []
