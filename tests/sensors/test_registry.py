@@ -249,7 +249,7 @@ def code_server(code: Path, workspace: Path, home: str) -> Iterator[Any]:
         workspace.write_text(json.dumps({"load_from": [{"grpc_server": {"location_name": "models", "socket": where}}]}))
         command = [sys.executable, "-m", "dagster", "code-server", "start", "--socket", where, "-f", str(code)]
         with log.open("wb") as out:
-            environ = {**os.environ, "DAGSTER_HOME": home}
+            environ = {**os.environ, "DAGSTER_HOME": home, "TMPDIR": short}
             server = subprocess.Popen(command, env=environ, stdout=out, stderr=out, start_new_session=True)
         try:
             yield psutil.Process(server.pid)
