@@ -19,7 +19,7 @@ from resources.airflow import Airflow as Client
 from resources.settings import Settings
 from tests.e2e.airflow_stack import Airflow, until
 from tests.e2e.conftest import _a_free_port
-from tests.e2e.world import World, day, land
+from tests.e2e.world import NOON, World, day, land
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -62,7 +62,7 @@ def test_a_version_is_monitored_by_runs_of_airflow_with_nobody_touching_anything
     local_world: World, airflow: Airflow, running: Callable[[World], Any]
 ) -> None:
     world = local_world
-    world.put("ke-loan", partitions={"every": "day", "timezone": "UTC", "start": day(2)})
+    world.put("ke-loan", partitions={"every": "day", "timezone": NOON, "start": day(2)})
     stack = running(world)
     airflow.await_up()
     until(lambda: DAG in airflow.dags(), lambda: f"the DAG, which the exporter's sensor makes: {airflow.dags()}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.world import World, day, land
+from tests.e2e.world import NOON, World, day, land
 from tests.recorders import Incident, Recorder, unreachable
 
 pytestmark = pytest.mark.timeout(900)
@@ -32,7 +32,7 @@ def test_a_live_breach_pages_once_though_the_service_was_down_and_a_correction_r
     pagerduty = recorder.pagerduty
     s3_world.environ |= recorder.environ
     running(s3_world)
-    s3_world.put(MODEL, tier=1, role="champion", partitions={"every": "day", "timezone": "UTC", "start": day(9)})
+    s3_world.put(MODEL, tier=1, role="champion", partitions={"every": "day", "timezone": NOON, "start": day(9)})
     eventually(lambda: len(s3_world.judged(MODEL)) == 8, "the history is judged")
     assert pagerduty.pages == []
     yesterday = day(1)

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.world import LANDED_DAYS, World, applications, day, land, manifest
+from tests.e2e.world import LANDED_DAYS, NOON, World, applications, day, land, manifest
 from tests.processes import command_line
 
 # A busy machine of two cores may need it; the tests wait for conditions with limits of their own.
@@ -103,7 +103,7 @@ def test_twenty_versions_are_onboarded_once_each_whatever_is_killed_meanwhile(
     stack = running(local_world)
     models = [f"model-{number:02d}" for number in range(VERSIONS)]
     for model in models:
-        local_world.put(model, partitions={"every": "day", "timezone": "UTC", "start": day(9)})
+        local_world.put(model, partitions={"every": "day", "timezone": NOON, "start": day(9)})
     rng = random.Random(20261123)  # noqa: S311
     killed: Counter[str] = Counter()
 

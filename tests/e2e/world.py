@@ -17,6 +17,9 @@ from monitoring_assets.results import Result
 from resources.object_store import ObjectStore, open_store
 
 LANDED_DAYS = 35
+BEGUN = datetime.now(UTC)
+NOON = f"Etc/GMT{BEGUN.hour - 12:+d}"
+"""Where it was noon when the tests began: none of its days ends in the middle of one, nor has one just ended."""
 
 
 def applications(seed: int, rows: int, income_level: float = 7) -> bytes:
@@ -40,7 +43,7 @@ def manifest(model: str, lake: str, **changes: Any) -> bytes:
         "model": model,
         "version": "1.0.0",
         "owner": "risk@lender.example",
-        "partitions": {"every": "day", "timezone": "UTC", "start": day(LANDED_DAYS)},
+        "partitions": {"every": "day", "timezone": NOON, "start": day(LANDED_DAYS)},
         "source": {
             "uri": f"{lake}/{{partition:%Y-%m-%d}}/*.parquet",
             "key": "application_id",
@@ -54,7 +57,8 @@ def manifest(model: str, lake: str, **changes: Any) -> bytes:
 
 
 def day(back: int) -> date:
-    return datetime.now(UTC).date() - timedelta(days=back)
+    """So many days before today, there where it is noon: the date is that of UTC."""
+    return BEGUN.date() - timedelta(days=back)
 
 
 def land(lake: ObjectStore, when: date, income_level: float = 7) -> None:
