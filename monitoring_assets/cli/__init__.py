@@ -43,9 +43,9 @@ VERBS = {
 }
 
 
-# What a disk answers that is full, or not ours to write to.
 FULL = (errno.EDQUOT, errno.ENOSPC)
 NOT_OURS = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+"""What a disk answers that is full, and of a path that is not this user's, or no folder."""
 
 
 class _Verbs(click.Group):
@@ -104,10 +104,20 @@ def _run() -> int:
         sys.stderr.close()
         return EXIT_UNEXPECTED
     except OSError as error:
-        if error.errno not in (*FULL, *NOT_OURS):
-            raise
-        where = error.filename or "A file"
-        remedy = "Make room, or name a folder in SCOREWATCH_HOME that can be written to."
-        click.secho(f"error: {where} cannot be written: {error.strerror}. {remedy}", fg="red", err=True)
-        return EXIT_INFRASTRUCTURE
+        return _disk(error)
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _disk(error: OSError) -> int:
+    """Say what a disk refuses, of which a traceback would tell nobody more; what is no disk's word is raised again."""
+    if error.errno in FULL:
+        where = f"{error.filename}: " if error.filename else ""
+        click.secho(f"error: {where}{error.strerror}. Make room, then try again.", fg="red", err=True)
+        return EXIT_INFRASTRUCTURE
+    if error.errno not in NOT_OURS or error.filename is None:
+        raise error
+    remedy = (
+        "Give this user the right to it, or name another path; SCOREWATCH_HOME says where everything lies by default."
+    )
+    click.secho(f"error: {error.filename}: {error.strerror}. {remedy}", fg="red", err=True)
+    return EXIT_BAD_INPUT

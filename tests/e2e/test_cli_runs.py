@@ -102,13 +102,13 @@ def test_what_cannot_be_reached_is_named_and_exits_75_before_long(
 
 
 @pytest.mark.parametrize("verb", ["demo", "up"])
-def test_a_home_that_cannot_be_written_is_named_and_exits_75(machine: Any, tmp_path: Path, verb: str) -> None:
+def test_a_home_that_cannot_be_made_is_named_and_exits_2(machine: Any, tmp_path: Path, verb: str) -> None:
     (tmp_path / "file").write_text("no folder")
     home = tmp_path / "file" / "home"
     code, _, err = machine.run(verb, SCOREWATCH_HOME=str(home))
-    assert code == 75, err
-    assert f"{home}" in err.replace("\n", "")
-    assert "cannot be written: Not a directory. Make room, or name a folder in SCOREWATCH_HOME" in err
+    assert code == 2, err
+    assert f"error: {home}" in err
+    assert ": Not a directory. Give this user the right to it, or name another path" in err
     assert "Traceback" not in err
 
 
