@@ -29,6 +29,7 @@ from monitoring_assets.past.markers import Marker, markers
 from monitoring_assets.past.rows import to_frame, to_line
 from monitoring_assets.results import Result
 from monitoring_assets.version import Clock
+from resources.at_once import at_once
 from resources.datadog import Gauge
 from resources.delivery import Later, Refused
 from resources.errors import InfrastructureError
@@ -38,6 +39,9 @@ from resources.pagerduty import Event
 FORGOTTEN = timedelta(days=7)
 """How long a resolved episode is remembered (and its incident resolved once more a day), and a marker waits for its
 result."""
+LOOK = 100
+"""Partitions that a look takes in, the newest ones, and more than a state keeps: of a version whose whole past was
+backfilled there may be thousands."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Reconciler:
         return self.settle(told) if isinstance(told, Unsettled) else told
 
     def tell(self, about: About, *, silenced: bool = False, refused: bool = False) -> Unsettled | Reconciled:
-        """Take in the results of a version that have a marker, and tell PagerDuty what it does not know yet.
+        """Take in the results of a version that have a marker, of its newest `LOOK` partitions that have any, and tell
+        PagerDuty what it does not know yet.
 
         Reconciled if that could not be done: the markers stay.
 
@@ -90,11 +95,12 @@ class Reconciler:
         sent again. Raises InfrastructureError when the
         store cannot be reached.
         """
-        marked = list(markers(self.store, layout.PENDING, f"{about.model}/{about.version}/"))
+        marked = _newest(markers(self.store, layout.PENDING, f"{about.model}/{about.version}/"))
         folders = {(each.partition, each.kind) for each in marked}
         file = StateFile(self.store, about.model, about.version)
         before = file.read()
-        read = {folder: self._attempts(about, *folder) for folder in sorted(folders | _judged_otherwise(before, about))}
+        wanted = sorted(folders | _judged_otherwise(before, about))
+        read = dict(zip(wanted, at_once(lambda folder: self._attempts(about, *folder), wanted), strict=True))
         try:
             judged = {(each.partition, each.kind) for attempts in read.values() for each in attempts}
             live = _live(attempts for folder, attempts in read.items() if folder in folders)
@@ -158,15 +164,24 @@ class Reconciler:
 
     def _settle(self, marked: Sequence[Marker], known: Container[tuple[str, str, int]]) -> int:
         """Hand the results over to compaction; a marker without a result waits for it."""
-        settled = 0
-        for each in marked:
-            if there := (each.partition, each.kind, each.attempt) in known:
+
+        def settle(each: Marker) -> bool:
+            there = (each.partition, each.kind, each.attempt) in known
+            if there:
                 where = (each.model, each.version, each.partition, each.kind, each.attempt)
                 self.store.put(layout.uncompacted(*where), b"")
-                settled += 1
             if there or each.put_at < self.clock() - FORGOTTEN:
                 self.store.delete(each.key)
-        return settled
+            return there
+
+        return sum(at_once(settle, marked))
+
+
+def _newest(pending: Iterable[Marker]) -> list[Marker]:
+    """Those of the newest partitions that have any; of the version as a whole in any case."""
+    marked = list(pending)
+    partitions = set(sorted({each.partition for each in marked})[-LOOK:])
+    return [each for each in marked if each.partition in partitions]
 
 
 def _live(folders: Iterable[Sequence[Result]]) -> list[Result]:

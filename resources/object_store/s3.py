@@ -50,7 +50,8 @@ def _client(endpoint: str | None, _pid: int) -> S3Client:
         retries={"mode": "standard", "max_attempts": 5},
         connect_timeout=5,
         read_timeout=60,
-        max_pool_connections=32,
+        # Eight versions at once, and eight requests of each.
+        max_pool_connections=64,
     )
     # The name that AWS's other kits read, and that people therefore set, is none to botocore.
     session = botocore.session.get_session({"region": ("region", list(_REGION), None, None)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from monitoring_assets import layout
 from monitoring_assets.alerting.policy import Policy
+from monitoring_assets.alerting.reconcile import LOOK
 from monitoring_assets.alerting.state import StateFile
 from resources.delivery import Later, Refused
 from resources.errors import InfrastructureError
@@ -347,6 +348,35 @@ def test_months_of_partitions_keep_the_state_small_and_the_episode_open(scene: S
         scene.write(f"2026-05-{day}", "ok", **done)
     scene.look()
     assert not scene.pager.open
+
+
+def test_a_past_of_thousands_is_taken_in_by_parts_the_newest_first(scene: Scene) -> None:
+    last = date(2026, 1, 31)
+    done = {"kind": "csi", "asset": "csi", "metrics": [shift("a", 1.82)]}
+    for days in range(1, 2 * LOOK + 50):
+        scene.write(str(last - timedelta(days=days)), "breach", trigger="backfill", live=False, **done)
+    scene.write(str(last), "breach", trigger="arrival", live=True, **done)
+
+    def waiting() -> list[str]:
+        return [info.key.split("/")[-3] for info in scene.store.list(layout.PENDING)]
+
+    assert scene.look().results == LOOK
+    assert len(scene.pager.pages) == 1
+    assert len(waiting()) == LOOK + 50
+    assert max(waiting()) == str(last - timedelta(days=LOOK))
+    assert [scene.look().results for _ in range(3)] == [LOOK, 50, 0]
+    assert waiting() == []
+    assert scene.pager.events == scene.pager.pages
+
+
+def test_live_results_that_waited_for_long_say_what_is_so_now_and_not_what_was(scene: Scene) -> None:
+    first = date(2026, 1, 1)
+    for days in range(LOOK + 50):
+        net = 1.82 if days < 20 else 0.01
+        done = {"kind": "csi", "asset": "csi", "trigger": "arrival", "live": True, "metrics": [shift("a", net)]}
+        scene.write(str(first + timedelta(days=days)), "breach" if days < 20 else "ok", **done)
+    assert [scene.look().results for _ in range(2)] == [LOOK, 50]
+    assert scene.pager.events == []
 
 
 STORY: list[Callable[[Scene], Any]] = [
