@@ -370,11 +370,11 @@ def test_a_past_of_thousands_is_taken_in_by_parts_the_newest_first(scene: Scene)
 
 
 def test_live_results_that_waited_for_long_say_what_is_so_now_and_not_what_was(scene: Scene) -> None:
-    first = date(2026, 1, 1)
+    first, broken = date(2026, 1, 1), range(LOOK - 40, LOOK + 5)
     for days in range(LOOK + 50):
-        net = 1.82 if days < 20 else 0.01
+        status, net = ("breach", 1.82) if days in broken else ("ok", 0.01)
         done = {"kind": "csi", "asset": "csi", "trigger": "arrival", "live": True, "metrics": [shift("a", net)]}
-        scene.write(str(first + timedelta(days=days)), "breach" if days < 20 else "ok", **done)
+        scene.write(str(first + timedelta(days=days)), status, **done)
     assert [scene.look().results for _ in range(2)] == [LOOK, 50]
     assert scene.pager.events == []
 
