@@ -62,7 +62,7 @@ class Airflow:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._popen, self._sessions = popen, {popen.pid}
+        self._popen, self._sessions = popen, {popen.pid: psutil.Process(popen.pid)}
 
     def await_up(self) -> None:
         until(lambda: b"Airflow is up" in self._output.read_bytes() or self._popen.poll() is not None, self.output)
@@ -184,11 +184,11 @@ class Airflow:
 
     def _components(self) -> list[psutil.Process]:
         """Each has a session of its own; what was seen once is remembered."""
-        try:
-            found = psutil.Process(self._popen.pid).children()
-        except psutil.NoSuchProcess:
+        # Once its end was taken note of, its id may be that of a process of somebody else.
+        if self._popen.poll() is not None:
             return []
-        self._sessions.update(each.pid for each in found)
+        found = psutil.Process(self._popen.pid).children()
+        self._sessions |= {each.pid: each for each in found}
         return found
 
     def _is_of_it(self, process: psutil.Process) -> bool:
@@ -196,7 +196,8 @@ class Airflow:
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
             own = process.environ().get("SCOREWATCH_HOME") == str(self.machine.home)
-            return os.getsid(process.pid) in self._sessions or own
+            leader = self._sessions.get(os.getsid(process.pid))
+            return own or (leader is not None and (leader.is_running() or not psutil.pid_exists(leader.pid)))
         except (ProcessLookupError, psutil.Error):
             return False
 

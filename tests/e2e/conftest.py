@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import psutil
 import pytest
 import yaml
 
@@ -30,7 +28,7 @@ from monitoring_assets.version import CHECKS
 from resources.settings import Settings
 from tests.e2e.airflow_stack import airflow, airflow_python
 from tests.e2e.world import local_world, running, s3_world
-from tests.processes import command_line
+from tests.processes import Process
 
 __all__ = ["airflow", "airflow_python", "local_world", "running", "s3_world"]
 
@@ -50,48 +48,6 @@ def applications(seed: int, rows: int, *, income: float = 7.0) -> pl.DataFrame:
             "score": 1 / (1 + incomes / 1000),
         }
     )
-
-
-class Process:
-    """A process of a test, and everything that it ever started."""
-
-    def __init__(self, popen: subprocess.Popen[str]) -> None:
-        self.popen = popen
-        self._family: dict[int, psutil.Process] = {}
-        self.family()
-
-    def family(self) -> dict[int, psutil.Process]:
-        """Processes by id: this one and its descendants, as far as any call has seen them."""
-        try:
-            known = psutil.Process(self.popen.pid)
-            for each in (known, *known.children(recursive=True)):
-                self._family.setdefault(each.pid, each)
-        except psutil.NoSuchProcess:
-            pass
-        return self._family
-
-    def alive(self) -> list[str]:
-        """Command lines of those of the family that still run."""
-        return [" ".join(command_line(each)) for each in self.family().values() if _runs(each)]
-
-    def finish(self, limit: float = 60.0) -> tuple[int, str, str]:
-        """Wait for the end: exit code, standard output and error."""
-        out, err = self.popen.communicate(timeout=limit)
-        return self.popen.returncode, out, err
-
-    def end(self) -> None:
-        """Kill what is left of it, each process by its id."""
-        for each in self.family().values():
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
-        self.popen.communicate(timeout=30)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 class Machine:
