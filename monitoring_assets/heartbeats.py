@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitoring_assets import layout
-from monitoring_assets.instance import runs_here
-from monitoring_assets.leases import LASTS, Lease, Renewal, alive, read_lease
+from monitoring_assets.instance import lives
+from monitoring_assets.leases import LASTS, Lease, Renewal, read_lease
 from monitoring_assets.version import Clock, ModelVersion
 from resources.errors import InfrastructureError, ScorewatchError
 from resources.object_store import ObjectStore
@@ -114,10 +114,9 @@ def end_killed_runs(instance: DagsterInstance, version: ModelVersion) -> None:
     # It may have been killed between the record of its run and its first event.
     unfinished = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTED]
     for run in instance.get_runs(RunsFilter(statuses=unfinished, tags=tags)):
-        process = runs_here(run)
         if EXTERNAL_TAG in run.tags:
             why = heartbeats.why_dead(instance, run)
         else:
-            why = KILLED if process is not None and not alive(process) else None
+            why = KILLED if lives(run) is False else None
         if why is not None:
             instance.report_run_failed(run, why)

@@ -8,9 +8,11 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitoring_assets import postgres
+from monitoring_assets.leases import alive
 from monitoring_assets.version import ModelVersion
 from resources.at_once import at_once
 from resources.errors import BadInput, InfrastructureError
@@ -63,6 +65,7 @@ defs_state_storage:
 """
 # Dagit does not show tags of this prefix.
 HOST_TAG, PROCESS_TAG = ".dagster/scorewatch-host", ".dagster/scorewatch-process"
+BORN_TAG = ".dagster/scorewatch-process-born"
 
 
 def prepare_instance(settings: Settings) -> None:
@@ -152,7 +155,8 @@ def unrecorded(instance: DagsterInstance, version: ModelVersion, partitions: Seq
 
 def process_tags(process: int | None = None) -> dict[str, str]:
     """Tags of a run that say which process of this machine runs it: this one, or another by its id."""
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(process or os.getpid())}
+    process = process or os.getpid()
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(process), BORN_TAG: _born(process)}
 
 
 def runs_here(run: DagsterRun) -> int | None:
@@ -160,3 +164,28 @@ def runs_here(run: DagsterRun) -> int | None:
     if run.tags.get(HOST_TAG) != socket.gethostname() or PROCESS_TAG not in run.tags:
         return None
     return int(run.tags[PROCESS_TAG])
+
+
+def lives(run: DagsterRun) -> bool | None:
+    """Whether the process that runs a run is there; None when that is not for this machine to say.
+
+    After a while, or a restart of the machine, another process may have its id.
+    """
+    process = runs_here(run)
+    if process is None:
+        return None
+    said, found = run.tags.get(BORN_TAG), _born(process)
+    return alive(process) and (said == found or not said or not found)
+
+
+def _born(process: int) -> str:
+    """Which start of the machine a process is of, and when in it it was started (in ticks; proc_pid_stat(5)); empty
+    where the system does not say, or there is no such process.
+    """
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    # Its name comes before, in parentheses, and may hold anything.
+    return f"{start} {stat.rpartition(')')[2].split()[19]}"

@@ -22,8 +22,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from monitoring_assets.heartbeats import EXTERNAL_TAG, KILLED, Heartbeats
-from monitoring_assets.instance import process_tags, runs_here
-from monitoring_assets.leases import alive
+from monitoring_assets.instance import lives, process_tags, runs_here
 
 WORKER = ["-m", "monitoring_assets.worker"]
 
@@ -91,7 +90,7 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
             return False
         self._instance.report_run_canceling(run)
         process = runs_here(run)
-        if process is None or not self._alive(process):
+        if process is None or not self._lives(run):
             return False
         os.kill(process, signal.SIGTERM)
         return True
@@ -105,20 +104,19 @@ class ProcessRunLauncher(RunLauncher[Any], ConfigurableClass):
         """Whether the run's process lives. Runs that other machines launched are not for this one to judge."""
         if EXTERNAL_TAG in run.tags:
             return external_health(self._heartbeats, self._instance, run)
-        process = runs_here(run)
-        if process is None or self._alive(process):
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, KILLED)
+        if self._lives(run) is False:
+            return CheckRunHealthResult(WorkerStatus.FAILED, KILLED)
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     @cached_property
     def _heartbeats(self) -> Heartbeats:
         return Heartbeats.configured()
 
-    def _alive(self, process: int) -> bool:
-        child = self._children.get(process)
+    def _lives(self, run: DagsterRun) -> bool | None:
+        child = self._children.get(runs_here(run) or 0)
         if child is not None:
-            return child.poll() is None  # os.kill() takes a zombie for alive
-        return alive(process)
+            child.poll()  # until it is asked, one that ended is there as a zombie
+        return lives(run)
 
 
 def external_health(heartbeats: Heartbeats, instance: DagsterInstance, run: DagsterRun) -> CheckRunHealthResult:

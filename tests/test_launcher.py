@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
 from monitoring_assets import launcher as module
-from monitoring_assets.instance import HOST_TAG, PROCESS_TAG, open_instance, process_tags
+from monitoring_assets.instance import BORN_TAG, HOST_TAG, PROCESS_TAG, open_instance, process_tags
 from monitoring_assets.launcher import ProcessRunLauncher, only
 from resources.settings import Settings
 
@@ -26,6 +27,9 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
     monkeypatch.setenv("DAGSTER_HOME", "")
     with open_instance(Settings.from_environment({"SCOREWATCH_HOME": str(tmp_path)}, tmp_path)) as found:
         yield found
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says when a process was started")
 
 
 @pytest.fixture
@@ -104,7 +108,7 @@ def test_a_run_is_given_to_a_process_with_its_version_and_tagged_with_it(
     assert process.wait(timeout=30) == 0
     order = json.loads(capfd.readouterr().out)
     assert order == {"arguments": ["api", "execute_run", run.run_id], "only": "ke/1"}
-    assert run.tags.items() >= process_tags(process.pid).items()
+    assert run.tags[HOST_TAG] == socket.gethostname()
 
 
 def test_the_next_run_is_given_to_the_process_that_was_started_ahead(
@@ -150,6 +154,41 @@ def test_a_run_whose_process_lives_is_well_and_one_that_was_killed_has_failed(
     process.wait()
     found = launcher.check_run_worker_health(run)
     assert (found.status, found.msg) == (WorkerStatus.FAILED, "Its process ended without a word: it was killed.")
+
+
+@pytest.fixture
+def another(process: Any) -> dict[str, str]:
+    """The tags of a run whose process ended long ago, and whose id another process has."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        return process_tags(ended.pid) | {PROCESS_TAG: str(process.pid)}
+
+
+@linux
+def test_a_run_whose_process_ended_has_failed_although_another_process_has_its_id(
+    instance: dg.DagsterInstance, another: dict[str, str]
+) -> None:
+    run = a_run(instance, **another)
+    assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
+
+
+@linux
+def test_whoever_has_the_id_of_a_run_s_process_is_not_terminated(
+    instance: dg.DagsterInstance, process: Any, another: dict[str, str]
+) -> None:
+    run = a_run(instance, **another)
+    assert not instance.run_launcher.terminate(run.run_id)
+    assert process.poll() is None
+
+
+def test_of_a_run_that_does_not_say_when_its_process_was_started_the_id_counts(
+    instance: dg.DagsterInstance, process: Any
+) -> None:
+    before = {key: value for key, value in process_tags(process.pid).items() if key != BORN_TAG}
+    run = a_run(instance, **before)
+    assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    process.kill()
+    process.wait()
+    assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
 
 
 @pytest.mark.parametrize("tags", [{}, {HOST_TAG: "another machine", PROCESS_TAG: "1"}])
