@@ -1,3 +1,5 @@
+"""What is known of the processes of a test: nothing of those that belong to somebody else."""
+
 from __future__ import annotations
 
 import subprocess
@@ -30,8 +32,10 @@ def started(code: str) -> Iterator[Process]:
             text=True,
         )
     )
-    yield process
-    process.end()
+    try:
+        yield process
+    finally:
+        process.end()
 
 
 def test_a_process_is_ended_with_what_it_started() -> None:

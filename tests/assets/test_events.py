@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from monitoring_assets.assets.pipeline import ORDER, Recorded
 from monitoring_assets.cli import backfill, run
 from monitoring_assets.cli.execution import execute
 from monitoring_assets.heartbeats import EXTERNAL_TAG, end_killed_runs, heartbeat
-from monitoring_assets.instance import HOST_TAG, PROCESS_TAG, open_instance, process_tags, unrecorded
+from monitoring_assets.instance import BORN_TAG, HOST_TAG, PROCESS_TAG, open_instance, process_tags, unrecorded
 from monitoring_assets.version import CHECKS, ModelVersion
 
 GOOD, BAD, DRIFTED, ABSENT = "2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"
@@ -219,6 +220,17 @@ def test_a_run_whose_process_is_gone_is_recorded_as_failed_and_one_that_works_is
     assert statuses[about_to] == dg.DagsterRunStatus.NOT_STARTED
     assert statuses[working] == statuses[elsewhere] == statuses[heard] == dg.DagsterRunStatus.STARTED
     assert statuses[ours.run_id] == dg.DagsterRunStatus.SUCCESS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says when a process was started")
+def test_a_run_whose_process_is_gone_is_recorded_as_failed_although_another_process_has_its_id(world: World) -> None:
+    run_by_command(world, [GOOD])
+    [ours] = world.instance.get_runs()
+    here = {key: value for key, value in ours.tags.items() if key != EXTERNAL_TAG}
+    gone, working = _run_like(world, ours, here | {BORN_TAG: "an earlier one"}), _run_like(world, ours, here)
+    end_killed_runs(world.instance, world.version)
+    statuses = {run.run_id: run.status for run in world.instance.get_runs()}
+    assert (statuses[gone], statuses[working]) == (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED)
 
 
 def test_a_backfill_that_finds_nothing_left_to_do_names_what_is_done(world: World, lender: Any) -> None:
